@@ -1,0 +1,175 @@
+"""The nouns that travel between layers: plain frozen data, picklable, without behaviour that needs I/O.
+
+Offsets are Unicode code points into the caller's text, half-open ``[start, end)``. Durations end in ``_ms``
+(integers, milliseconds) or ``_samples`` (integers at ``SAMPLE_RATE_HZ``). Times end in ``_at_ms`` and are Unix
+milliseconds.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Self
+
+SAMPLE_RATE_HZ = 24_000
+"""Rate of every stored clip and every output: what OpenAI's own PCM has, and what the embedded engine speaks."""
+
+
+class ChunkingMode(StrEnum):
+    """How text becomes chunks."""
+
+    SENTENCE = "sentence"
+    CHARACTER_COUNT = "character_count"
+    NONE = "none"
+
+
+class Boundary(StrEnum):
+    """What follows a chunk in the text: it decides the pause behind the chunk."""
+
+    CUT = "cut"  # inside a sentence that was too long for one chunk
+    SENTENCE = "sentence"
+    PARAGRAPH = "paragraph"
+    END = "end"
+
+
+class JobState(StrEnum):
+    """States of a job; the legal moves between them are in ``states.py``."""
+
+    QUEUED = "queued"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    COMPLETED_WITH_GAPS = "completed_with_gaps"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+class ChunkState(StrEnum):
+    """States of a chunk as a caller sees them."""
+
+    PENDING = "pending"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+class OnChunkFailure(StrEnum):
+    """What one permanently failed chunk does to its job."""
+
+    FAIL = "fail"
+    SILENCE = "silence"
+
+
+class Priority(StrEnum):
+    """Interactive work goes before batch work."""
+
+    INTERACTIVE = "interactive"
+    BATCH = "batch"
+
+
+@dataclass(frozen=True, slots=True)
+class SentenceMark:
+    """Part ``[char_start, char_end)`` of sentence ``sentence_index``, spoken in chunk ``chunk_index``."""
+
+    sentence_index: int
+    chunk_index: int
+    char_start: int
+    char_end: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkSpan:
+    """One chunk of the input: ``[char_start, char_end)``; all spans together are the input, character for character."""
+
+    index: int
+    char_start: int
+    char_end: int
+    boundary: Boundary
+
+    @property
+    def characters(self) -> int:
+        """Number of Unicode characters in the span: what the timeout is computed from."""
+        return self.char_end - self.char_start
+
+
+@dataclass(frozen=True, slots=True)
+class SplitText:
+    """The splitter's answer: chunk spans and sentence marks, both in text order."""
+
+    spans: tuple[ChunkSpan, ...]
+    marks: tuple[SentenceMark, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechRequest:
+    """What the caller asked for, validated and normalised: the part of a job that never changes."""
+
+    model: str
+    voice: str
+    response_format: str = "mp3"
+    speed: float = 1.0
+    instructions: str | None = None
+    chunking_mode: ChunkingMode = ChunkingMode.SENTENCE
+    chunking_max_characters: int | None = None
+    on_chunk_failure: OnChunkFailure = OnChunkFailure.FAIL
+    priority: Priority = Priority.INTERACTIVE
+    language: str | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+    ttl_seconds: int | None = None
+
+    def to_json(self) -> str:
+        """Canonical JSON: equal requests give equal strings."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, document: str) -> Self:
+        """The inverse of :meth:`to_json`; fields that a newer version wrote are ignored."""
+        values: dict[str, Any] = json.loads(document)
+        known = {f.name for f in dataclasses.fields(cls)}
+        values = {name: value for name, value in values.items() if name in known}
+        for name, kind in (
+            ("chunking_mode", ChunkingMode),
+            ("on_chunk_failure", OnChunkFailure),
+            ("priority", Priority),
+        ):
+            if name in values:
+                values[name] = kind(values[name])
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One call of one backend: how it ended and how long it took. ``outcome`` is ``ok`` or an error kind."""
+
+    backend: str
+    outcome: str
+    elapsed_ms: int
+    status: int | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """Stored audio of one chunk: mono s16 PCM at ``SAMPLE_RATE_HZ`` in a WAV object, edges trimmed and faded."""
+
+    key: str
+    samples: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkResult:
+    """What a worker returns for one chunk: metadata only. Exactly one of ``clip`` and ``error`` is set.
+
+    ``timeout_ms`` is what :class:`~tts_actors.timeouts.TimeoutPolicy` gave this chunk, failed or not.
+    """
+
+    index: int
+    timeout_ms: int
+    clip: Clip | None
+    error: str | None
+    attempts: tuple[Attempt, ...]
+
+    @property
+    def backend(self) -> str | None:
+        """The backend of the last attempt, if any attempt was made."""
+        return self.attempts[-1].backend if self.attempts else None
