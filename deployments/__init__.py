@@ -1,0 +1,1 @@
+"""What runs under Ray Serve: the HTTP ingress and the embedded speech engine."""

@@ -90,6 +90,12 @@ class Conflict(TtsError):
     code = "conflict"
 
 
+class RequestMismatch(Conflict):
+    """The id or idempotency key was used before, with another request."""
+
+    code = "request_mismatch"
+
+
 class HasGaps(Conflict):
     """The audio has gaps and the caller did not ask for them to be filled with silence."""
 

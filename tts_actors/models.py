@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Self
 
+from tts_actors.timeouts import TimeoutPolicy
+
 SAMPLE_RATE_HZ = 24_000
 """Rate of every stored clip and every output: what OpenAI's own PCM has, and what the embedded engine speaks."""
 
@@ -104,7 +106,7 @@ class SpeechRequest:
     """What the caller asked for, validated and normalised: the part of a job that never changes."""
 
     model: str
-    voice: str
+    voice: str | None
     response_format: str = "mp3"
     speed: float = 1.0
     instructions: str | None = None
@@ -173,3 +175,150 @@ class ChunkResult:
     def backend(self) -> str | None:
         """The backend of the last attempt, if any attempt was made."""
         return self.attempts[-1].backend if self.attempts else None
+
+
+@dataclass(frozen=True, slots=True)
+class JobPlan:
+    """What is known of a job before the first backend call; stored with it and never recomputed.
+
+    The timeout policy is part of it: a job keeps the rule it was accepted under, whatever is configured later.
+    """
+
+    spans: tuple[ChunkSpan, ...]
+    marks: tuple[SentenceMark, ...]
+    orchestrator_timeout_ms: int
+    run_timeout_ms: int
+    poll_after_ms: int
+    timeouts: TimeoutPolicy
+
+    def to_json(self) -> str:
+        """Compact JSON; a 10,000-chunk plan is about half a megabyte."""
+        document = {
+            "spans": [[s.char_start, s.char_end, s.boundary.value] for s in self.spans],
+            "marks": [dataclasses.astuple(m) for m in self.marks],
+            "bounds_ms": [self.orchestrator_timeout_ms, self.run_timeout_ms, self.poll_after_ms],
+            "timeouts": dataclasses.astuple(self.timeouts),
+        }
+        return json.dumps(document, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, document: str) -> Self:
+        """The inverse of :meth:`to_json`."""
+        values = json.loads(document)
+        spans = tuple(
+            ChunkSpan(index, start, end, Boundary(boundary))
+            for index, (start, end, boundary) in enumerate(values["spans"])
+        )
+        marks = tuple(SentenceMark(*mark) for mark in values["marks"])
+        orchestrator_ms, run_ms, poll_ms = values["bounds_ms"]
+        return cls(spans, marks, orchestrator_ms, run_ms, poll_ms, TimeoutPolicy(*values["timeouts"]))
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job about to be committed. ``deadline_at_ms`` is absolute: no restart extends it."""
+
+    id: str
+    tenant: str
+    request: SpeechRequest
+    text: str
+    plan: JobPlan
+    created_at_ms: int
+    deadline_at_ms: int
+    job_timeout_ms: int
+    idempotency_key: str | None = None
+    request_hash: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """One row of the job store: all that a status answer needs, without the text."""
+
+    id: str
+    tenant: str
+    state: JobState
+    version: int
+    epoch: int
+    activations: int
+    request: SpeechRequest
+    character_count: int
+    chunk_total: int
+    chunks_completed: int
+    chunks_failed: int
+    chunks_in_flight: int
+    audio_samples: int
+    characters_done: int
+    orchestrator_timeout_ms: int
+    job_timeout_ms: int
+    run_timeout_ms: int
+    poll_after_ms: int
+    created_at_ms: int
+    started_at_ms: int | None
+    finished_at_ms: int | None
+    expires_at_ms: int | None
+    deadline_at_ms: int
+    error_code: str | None
+    error_message: str | None
+    request_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobInput:
+    """The heavy half of a job: the caller's text and the plan."""
+
+    text: str
+    plan: JobPlan
+
+
+@dataclass(frozen=True, slots=True)
+class JobCounts:
+    """The moving figures of a running job, as the ledger counts them (absolute values, never increments)."""
+
+    chunks_completed: int
+    chunks_failed: int
+    chunks_in_flight: int
+    audio_samples: int
+    characters_done: int
+    orchestrator_timeout_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Jobs waiting in the queue and the sum of their run-time bounds."""
+
+    queued: int
+    run_timeout_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class SliceOrder:
+    """Work for one chunk-worker task: some chunks of one job, with all that is needed to speak them.
+
+    ``pieces`` are ``(index, characters of the span, text to speak)``. ``adopt`` asks the worker to look for clips that
+    an earlier activation stored without a row before it calls a backend.
+    """
+
+    job_id: str
+    epoch: int
+    deadline_at_ms: int
+    request: SpeechRequest
+    pieces: tuple[tuple[int, int, str], ...]
+    timeouts: TimeoutPolicy
+    max_in_flight: int
+    adopt: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SliceProgress:
+    """What a worker streams back: results that became ready together, and how many calls are still running."""
+
+    results: tuple[ChunkResult, ...]
+    in_flight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Permission for one call of ``backend`` until it is released or its time to live is over."""
+
+    token: str
+    backend: str

@@ -1,0 +1,139 @@
+"""What every request passes before any route: request id, headers dropped, size bound, key, and the last catch.
+
+Plain ASGI, so that nothing is buffered and every answer, errors included, gets its headers.
+"""
+
+import hmac
+import re
+import secrets
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from deployments.envelopes import error_response
+from tts_actors.config import AuthArgs
+from tts_actors.errors import ConfigError, RequestTooLarge, Unauthorized
+
+DROPPED_HEADERS = (b"x-request-timeout-seconds", b"x-request-disconnect-disabled", b"x-serve-router-")
+"""Serve's own controls: a client must not steer our server with them."""
+
+OPEN_PATHS = frozenset({"/", "/health", "/readyz", "/docs", "/openapi.json"})
+"""Paths that need no key: they show nothing of any job."""
+
+EXPOSED_HEADERS = ("x-request-id", "x-tts-job-id", "retry-after", "location", "etag", "content-range")
+"""Response headers that scripts of allowed origins may read."""
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")
+
+log = structlog.get_logger()
+
+
+class Keys:
+    """The configured API keys: who has which. With none, everybody is the one tenant ``""``."""
+
+    def __init__(self, args: AuthArgs, environ: Mapping[str, str]) -> None:
+        entries = (environ.get(args.keys_env, "") if args.keys_env else "").split(",")
+        if args.keys_file:
+            entries += Path(args.keys_file).read_text().splitlines()
+        self._tenants: dict[str, bytes] = {}
+        for entry in filter(None, (e.strip() for e in entries)):
+            name, separator, key = entry.partition(":")
+            if not separator or not name or not key:
+                raise ConfigError("auth: each key is written name:key", "auth")
+            self._tenants[name] = key.encode()
+
+    def tenant(self, headers: Headers) -> str:
+        """The tenant whose key the request carries. Raises :class:`Unauthorized`."""
+        if not self._tenants:
+            return ""
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        given = (token.strip() if scheme.lower() == "bearer" else headers.get("api-key", "")).encode()
+        found = [name for name, key in self._tenants.items() if hmac.compare_digest(key, given)]
+        if not given or not found:
+            raise Unauthorized("a valid API key is needed: Authorization: Bearer <key>")
+        return found[0]
+
+
+class Edge:
+    """The outermost layer around the routes."""
+
+    def __init__(self, app: ASGIApp, *, keys: Keys, max_body_bytes: int) -> None:
+        self._app = app
+        self._keys = keys
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(Headers(scope=scope))
+        scope["headers"] = [h for h in scope["headers"] if not h[0].lower().startswith(DROPPED_HEADERS)]
+        started = time.monotonic()
+        status = 0
+
+        async def send_marked(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                headers["x-content-type-options"] = "nosniff"
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._admit(scope)
+                await self._app(scope, _bounded(receive, self._max_body_bytes), send_marked)
+            except Exception as error:
+                if status:  # the answer has begun: an abrupt end is the only honest one left
+                    log.error("response_aborted", path=_route(scope), kind=type(error).__name__)
+                    raise
+                response = error_response(scope["path"], error)
+                if response.status_code == 500:
+                    log.exception("request_failed", path=_route(scope))
+                await response(scope, receive, send_marked)
+            finally:
+                elapsed_ms = round((time.monotonic() - started) * 1_000, 1)
+                log.debug("request", method=scope["method"], path=_route(scope), status=status, ms=elapsed_ms)
+
+    async def _admit(self, scope: Scope) -> None:
+        headers = Headers(scope=scope)
+        length = headers.get("content-length", "")
+        if length.isdigit() and int(length) > self._max_body_bytes:
+            raise _too_large(self._max_body_bytes)
+        state: dict[str, Any] = scope.setdefault("state", {})
+        state["tenant"] = "" if scope["path"] in OPEN_PATHS else self._keys.tenant(headers)
+
+
+def _route(scope: Scope) -> str:
+    """The route's pattern if one matched: paths hold job ids, and those are not for every log reader."""
+    return str(getattr(scope.get("route"), "path", "unmatched"))
+
+
+def _request_id(headers: Headers) -> str:
+    given = headers.get("x-request-id", "")
+    return given if REQUEST_ID.match(given) else secrets.token_hex(8)
+
+
+def _bounded(receive: Receive, max_bytes: int) -> Receive:
+    """Bodies without a declared length are counted while they arrive."""
+    total = 0
+
+    async def receive_counted() -> Message:
+        nonlocal total
+        message = await receive()
+        total += len(message.get("body", b""))
+        if total > max_bytes:
+            raise _too_large(max_bytes)
+        return message
+
+    return receive_counted
+
+
+def _too_large(max_bytes: int) -> RequestTooLarge:
+    return RequestTooLarge(f"the body is larger than limits.max_body_bytes ({max_bytes})", None)

@@ -1,0 +1,46 @@
+"""The HTTP application: routes on one service, behind the edge. It knows neither Ray nor Serve."""
+
+import os
+from collections.abc import Mapping
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp
+
+from deployments.edge import EXPOSED_HEADERS, Edge, Keys
+from deployments.envelopes import error_response
+from deployments.routes.jobs import job_routes
+from deployments.routes.operations import Check, operation_routes
+from deployments.routes.original import original_routes
+from tts_actors import __version__
+from tts_actors.config import AppArgs
+from tts_actors.errors import TtsError
+from tts_actors.job_service import JobService
+from tts_actors.single_call import SingleCall
+
+
+def build_http_app(args: AppArgs, service: JobService, single_call: SingleCall, checks: Mapping[str, Check]) -> ASGIApp:
+    """All routes of the service as one ASGI application."""
+    api = FastAPI(title="tts-actors", version=__version__, redoc_url=None)
+    api.include_router(original_routes(service, single_call))
+    api.include_router(job_routes(service))
+    api.include_router(operation_routes(checks))
+    for kind in (TtsError, RequestValidationError, HTTPException):
+        api.add_exception_handler(kind, _handle)
+    edge = Edge(api, keys=Keys(args.auth, os.environ), max_body_bytes=args.limits.max_body_bytes)
+    # Outermost, so that errors of the edge itself carry the headers too.
+    return CORSMiddleware(
+        edge,
+        allow_origins=args.cors_origins,
+        allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
+        allow_headers=["*"],
+        expose_headers=EXPOSED_HEADERS,
+    )
+
+
+async def _handle(request: Request, error: Exception) -> JSONResponse:
+    return error_response(request.url.path, error)

@@ -1,0 +1,182 @@
+"""The job door, ``/v1/audio/speech/jobs``: durable jobs in OpenAI's words."""
+
+import hashlib
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Path, Query, Request
+from fastapi.responses import JSONResponse, Response
+
+from deployments.delivery import deliver
+from deployments.routes import Tenant
+from deployments.schemas import JobBody, chunk_answer, job_answer, manifest_answer
+from tts_actors.audio import MEDIA_TYPES, open_encoder, wav_header
+from tts_actors.errors import InvalidRequest, NotReady
+from tts_actors.job_service import JOB_ID, JobService
+from tts_actors.models import JobRecord, JobState
+from tts_actors.planning import estimated_audio_seconds
+
+Job = Annotated[str, Path(max_length=128)]
+Index = Annotated[int, Path(ge=0, le=10**9)]
+Format = Annotated[str | None, Query(max_length=16)]
+
+
+def _answer(job: JobRecord, status: int = 200, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse(job_answer(job, int(time.time() * 1_000)), status, headers)
+
+
+def _accepted(job: JobRecord, status: int) -> JSONResponse:
+    headers = {
+        "Location": f"/v1/audio/speech/jobs/{job.id}",
+        "Retry-After": str(-(-job.poll_after_ms // 1_000)),
+        "X-TTS-Job-Id": job.id,
+        "X-TTS-Orchestrator-Timeout-Ms": str(job.orchestrator_timeout_ms),
+    }
+    return _answer(job, status, headers)
+
+
+def _hash(body: JobBody) -> str:
+    return hashlib.sha256(body.model_dump_json().encode()).hexdigest()
+
+
+def job_routes(service: JobService) -> APIRouter:
+    """The router of ``/v1/audio/speech/jobs``."""
+    router = APIRouter(prefix="/v1/audio/speech/jobs", tags=["jobs"])
+    _add_creation(router, service)
+    _add_reading(router, service)
+    _add_audio(router, service)
+    _add_control(router, service)
+    return router
+
+
+def _add_creation(router: APIRouter, service: JobService) -> None:
+    @router.post("", status_code=202)
+    async def create(
+        body: JobBody,
+        tenant: Tenant,
+        idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
+        dry_run: bool = False,
+    ) -> Any:
+        if dry_run:
+            return await _dry_run(service, body)
+        started_at_ms = int(time.time() * 1_000)
+        job, _ = await service.create(
+            tenant, body.request(), body.input, idempotency_key=idempotency_key, request_hash=_hash(body)
+        )
+        repeated = idempotency_key is not None and (job.epoch > 0 or job.created_at_ms < started_at_ms)
+        return _accepted(job, 200 if repeated else 202)
+
+    @router.put("/{client_id}", status_code=202)
+    async def put(client_id: Job, body: JobBody, tenant: Tenant) -> Any:
+        if not JOB_ID.match(client_id):
+            raise InvalidRequest("client_id: 3 to 64 of A-Z a-z 0-9 . _ -", "client_id")
+        started_at_ms = int(time.time() * 1_000)
+        job, _ = await service.create(tenant, body.request(), body.input, job_id=client_id, request_hash=_hash(body))
+        repeated = job.epoch > 0 or job.created_at_ms < started_at_ms
+        return _accepted(job, 200 if repeated else 202)
+
+
+def _add_reading(router: APIRouter, service: JobService) -> None:
+    @router.get("")
+    async def list_jobs(
+        tenant: Tenant,
+        limit: Annotated[int, Query(ge=1, le=100)] = 20,
+        after: Annotated[str | None, Query(max_length=128)] = None,
+        status: JobState | None = None,
+    ) -> Any:
+        jobs = await service.list_jobs(tenant, limit=limit + 1, after=after, state=status)
+        now_ms = int(time.time() * 1_000)
+        data = [job_answer(job, now_ms) for job in jobs[:limit]]
+        return JSONResponse({"object": "list", "data": data, "has_more": len(jobs) > limit})
+
+    @router.get("/{job_id}")
+    async def get(job_id: Job, tenant: Tenant, wait: Annotated[float, Query(ge=0, le=60)] = 0) -> Any:
+        job = await service.wait(tenant, job_id, wait) if wait else await service.get(tenant, job_id)
+        return _answer(job)
+
+    @router.get("/{job_id}/chunks")
+    async def chunks(job_id: Job, tenant: Tenant) -> Any:
+        views = await service.chunks(tenant, job_id)
+        return JSONResponse({"object": "list", "data": [chunk_answer(view) for view in views]})
+
+    @router.get("/{job_id}/chunks/{index}")
+    async def chunk(job_id: Job, index: Index, tenant: Tenant) -> Any:
+        view, _, _ = await service.chunk(tenant, job_id, index)
+        return JSONResponse(chunk_answer(view))
+
+    @router.get("/{job_id}/manifest")
+    async def manifest(job_id: Job, tenant: Tenant) -> Any:
+        job, _, segments = await service.layout(tenant, job_id)
+        return JSONResponse(manifest_answer(job, await service.chunks(tenant, job_id), segments))
+
+
+def _add_audio(router: APIRouter, service: JobService) -> None:
+    @router.api_route("/{job_id}/audio", methods=["GET", "HEAD"], operation_id=None)
+    async def audio(
+        job_id: Job,
+        request: Request,
+        tenant: Tenant,
+        format: Format = None,
+        gaps: Format = None,
+    ) -> Any:
+        if format is not None:
+            open_encoder(format)
+        if gaps not in (None, "silence"):
+            raise InvalidRequest("gaps: must be silence", "gaps")
+        job, output = await service.output(tenant, job_id, format, silence_for_gaps=gaps == "silence")
+        return deliver(request, output, f"{job.id}.{format or job.request.response_format}")
+
+    @router.get("/{job_id}/chunks/{index}/audio")
+    async def chunk_audio(job_id: Job, index: Index, tenant: Tenant, format: Format = None) -> Any:
+        if format not in (None, "wav", "pcm"):
+            raise InvalidRequest("format: a single chunk comes as wav or pcm", "format")
+        view, _, job = await service.chunk(tenant, job_id, index)
+        try:
+            pcm = await service.chunk_audio(view, job)
+        except NotReady:
+            pending = chunk_answer(view) | {"poll_after_ms": job.poll_after_ms}
+            return JSONResponse(pending, 202, {"Retry-After": str(-(-job.poll_after_ms // 1_000))})
+        fmt = format or "wav"
+        body = wav_header(len(pcm) // 2) + pcm if fmt == "wav" else pcm
+        return Response(body, media_type=MEDIA_TYPES[fmt])
+
+
+def _add_control(router: APIRouter, service: JobService) -> None:
+    @router.post("/{job_id}/cancel", status_code=202)
+    async def cancel(job_id: Job, tenant: Tenant) -> Any:
+        return _answer(await service.cancel(tenant, job_id), 202)
+
+    @router.post("/{job_id}/retry", status_code=202)
+    async def retry(job_id: Job, tenant: Tenant) -> Any:
+        return _answer(await service.retry(tenant, job_id), 202)
+
+    @router.delete("/{job_id}", status_code=204)
+    async def delete(job_id: Job, tenant: Tenant) -> Response:
+        await service.delete(tenant, job_id)
+        return Response(status_code=204)
+
+
+async def _dry_run(service: JobService, body: JobBody) -> JSONResponse:
+    request = body.request()
+    plan = await service.plan(request, body.input)
+    chunks = [
+        {
+            "index": span.index,
+            "char_start": span.char_start,
+            "char_end": span.char_end,
+            "characters": span.characters,
+            "timeout_ms": plan.timeouts.timeout_ms(span.characters),
+        }
+        for span in plan.spans
+    ]
+    return JSONResponse(
+        {
+            "chunks": chunks,
+            "character_count": len(body.input),
+            "orchestrator_timeout_ms": plan.orchestrator_timeout_ms,
+            "job_timeout_ms": plan.run_timeout_ms,
+            "estimated_audio_seconds": round(estimated_audio_seconds(len(body.input), request.speed), 1),
+            "estimated_finish_seconds": None,
+            "warnings": [],
+        }
+    )

@@ -1,0 +1,113 @@
+"""Runs the service on this machine in the foreground: what ``make serve`` starts.
+
+It fills ``{PORT}`` and ``{DATA}`` into the YAML, starts a Ray of its own (it never joins one that is already running),
+hands the YAML to Serve, says when the service is ready, and on Ctrl-C or SIGTERM takes everything down again.
+"""
+
+import logging
+import os
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import ray
+import requests
+import typer
+import yaml
+from ray import serve
+from ray.serve.scripts import run as serve_run
+
+START_SECONDS = 180.0
+"""Longest start that still counts as one: a cold machine needs about 30 s."""
+
+RAY_DEFAULTS = {
+    # Dead job actors stay in the head's memory: 100,000 of them by default.
+    "RAY_maximum_gcs_destroyed_actor_cached_count": "5000",
+    # One thread a process: the parallelism is in the processes, and thread pools per core only fight.
+    "OMP_NUM_THREADS": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+def main(
+    config: Annotated[Path, typer.Option(exists=True, dir_okay=False)] = Path("serve_config.yaml"),
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    data: Path = Path("data"),
+) -> None:
+    """Serve CONFIG on 127.0.0.1:PORT with its data in DATA until Ctrl-C."""
+    document = filled_config(config.read_text(), port=port, data=data)
+    http = document["http_options"]
+    _check_port_free(http["host"], http["port"])
+    for name, value in RAY_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    signal.signal(signal.SIGTERM, _interrupt)
+    failure: list[str] = []
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as filled:
+        yaml.safe_dump(document, filled)
+        filled.flush()
+        ray.init(address="local", include_dashboard=False, namespace="serve", logging_level=logging.WARNING)
+        url = f"http://{http['host']}:{http['port']}"
+        threading.Thread(target=_watch, args=(url, failure), daemon=True).start()
+        try:
+            serve_run.main([filled.name], standalone_mode=False)
+        except (KeyboardInterrupt, SystemExit):
+            serve.shutdown()  # type: ignore[no-untyped-call] # a no-op if Serve's own handler came first
+        finally:
+            ray.shutdown()
+    if failure:
+        sys.exit(f"error: {failure[0]}")
+
+
+def filled_config(text: str, *, port: int, data: Path) -> dict[str, Any]:
+    """The YAML as a document with placeholders filled and the HTTP address set: loopback unless it says otherwise."""
+    text = text.replace("{PORT}", str(port)).replace("{DATA}", str(data.resolve()))
+    document = yaml.safe_load(text)
+    if not isinstance(document, dict):
+        raise typer.BadParameter("the configuration is not a YAML mapping")
+    http = document.setdefault("http_options", {})
+    http.setdefault("host", "127.0.0.1")
+    http["port"] = port
+    return document
+
+
+def _check_port_free(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            sys.exit(f"error: port {port} on {host} is taken ({error.strerror}); choose another with PORT=")
+
+
+def _interrupt(_signal: int, _frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _watch(url: str, failure: list[str]) -> None:
+    """Say when the service is ready; end it if an application cannot be deployed."""
+    give_up = time.monotonic() + START_SECONDS
+    while time.monotonic() < give_up:
+        time.sleep(0.2)
+        try:
+            if requests.get(f"{url}/readyz", timeout=6).status_code == 200:
+                print(f"ready at {url} (API at {url}/docs); Ctrl-C stops it", flush=True)  # noqa: T201
+                return
+        except requests.RequestException:
+            pass
+        for name, application in serve.status().applications.items():
+            if application.status == "DEPLOY_FAILED":
+                failure.append(f"application {name!r} cannot be deployed: {application.message}")
+                signal.raise_signal(signal.SIGTERM)
+                return
+    failure.append(f"not ready within {START_SECONDS:.0f} s")
+    signal.raise_signal(signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,93 @@
+"""Which backend can speak which model with which voice, and under which names; pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tts_actors.config import BackendArgs
+from tts_actors.errors import ModelNotFound, VoiceNotFound
+
+OPENAI_MODELS = frozenset({"tts-1", "tts-1-hd", "gpt-4o-mini-tts"})
+"""Model names that clients of OpenAI send; every backend's own model answers to them."""
+
+OPENAI_VOICES = frozenset(
+    ["alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx", "sage", "shimmer", "verse"]
+)
+"""Voice names that clients of OpenAI send; they map to a backend's ``default`` voice unless it has its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The backends that can serve a request: name -> (model, voice) in that backend's own words.
+
+    ``chunk_characters`` is what the weakest of them takes in one call, ``concurrency`` the calls at once of all.
+    """
+
+    targets: dict[str, tuple[str, str]]
+    chunk_characters: int
+    concurrency: int
+
+
+class Catalog:
+    """Looks up backends by the caller's model and voice."""
+
+    def __init__(self, backends: Sequence[BackendArgs]) -> None:
+        self._backends = tuple(backends)
+
+    def models(self) -> list[str]:
+        """Models by their real names, without aliases, in configured order."""
+        return list(dict.fromkeys(b.model for b in self._backends if b.model is not None))
+
+    def voices(self, model: str | None = None) -> list[str]:
+        """Voices of the backends that have ``model`` (None: of all), in configured order."""
+        names: dict[str, None] = {}
+        for backend in self._backends:
+            if model is None or _model_at(backend, model) is not None:
+                names.update(dict.fromkeys([*backend.voices, *backend.voices.values()]))
+        return list(names)
+
+    def route(self, model: str, voice: str | None) -> Route:
+        """The backends for a request. Raises :class:`ModelNotFound` or :class:`VoiceNotFound`."""
+        with_model = [(b, name) for b in self._backends if (name := _model_at(b, model)) is not None]
+        if not with_model:
+            raise ModelNotFound(
+                f"no backend has the model {_shown(model)}; there are: {', '.join(self.models())}", "model"
+            )
+        targets = {
+            backend.name: (model_name, voice_name)
+            for backend, model_name in with_model
+            if (voice_name := _voice_at(backend, voice)) is not None
+        }
+        if not targets:
+            known = ", ".join(self.voices(model))
+            raise VoiceNotFound(f"no backend has the voice {_shown(voice)}; there are: {known}", "voice")
+        usable = [backend for backend, _ in with_model if backend.name in targets]
+        return Route(
+            targets=targets,
+            chunk_characters=min(backend.max_characters for backend in usable),
+            concurrency=sum(backend.max_concurrency for backend in usable),
+        )
+
+
+def _model_at(backend: BackendArgs, model: str) -> str | None:
+    if backend.model is None:
+        return model
+    if model == backend.model or model in OPENAI_MODELS:
+        return backend.model
+    return None
+
+
+def _voice_at(backend: BackendArgs, voice: str | None) -> str | None:
+    if not backend.voices:
+        return voice or "default"
+    if voice in backend.voices:
+        return backend.voices[voice]
+    if voice is not None and voice in backend.voices.values():
+        return voice
+    if voice is None or voice in OPENAI_VOICES:
+        return backend.voices.get("default") or next(iter(backend.voices.values()))
+    return None
+
+
+def _shown(name: str | None) -> str:
+    """A caller's word, fit for a message: short and printable."""
+    return repr((name or "")[:64])

@@ -1,0 +1,218 @@
+"""Speaks chunks: the only code that calls backends, and the only place where the timeout rule is applied.
+
+Plain asyncio: it knows neither Ray nor the job store. A slice's results are streamed as they become ready and are
+metadata only; the audio goes straight to the clip store.
+"""
+
+import asyncio
+import hashlib
+import random
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from tts_actors.audio import pcm_of_wav, prepare_clip, wav_bytes
+from tts_actors.backends.catalog import Catalog, Route
+from tts_actors.errors import BackendError, RetryLater
+from tts_actors.models import Attempt, ChunkResult, Clip, OnChunkFailure, SliceOrder, SliceProgress, SpeechRequest
+from tts_actors.protocols import Backend, ClipStore, LeaseSource, Utterance
+from tts_actors.retry import RetryPolicy
+from tts_actors.timeouts import TimeoutPolicy
+
+T = TypeVar("T")
+
+STORE_RETRY_SECONDS = 1.0
+"""Pause between two tries to store a clip while the clip store is away; the spoken take is kept meanwhile."""
+
+THREAD_BYTES = 256 * 1024
+"""Replies larger than this are decoded in a thread: about 2 ms of work, the most the event loop is held up."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerTools:
+    """What a worker process keeps open between slices."""
+
+    backends: Mapping[str, Backend]
+    catalog: Catalog
+    leases: LeaseSource
+    clips: ClipStore
+    retry: RetryPolicy
+    dice: Callable[[], float] = random.random
+    now: Callable[[], float] = time.time
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One chunk on its way through a worker. ``characters`` is the length of its span in the caller's text."""
+
+    index: int
+    characters: int
+    text: str
+
+
+def clip_key(job_id: str, index: int, text: str, request: SpeechRequest) -> str:
+    """Where a chunk's clip belongs: the same job, index and content always give the same key."""
+    content = f"{request.model}\0{request.voice}\0{request.speed}\0{request.instructions}\0{text}"
+    return f"{job_id}/clips/{index:06d}-{hashlib.sha256(content.encode()).hexdigest()[:16]}.wav"
+
+
+@dataclass(slots=True)
+class CallContext:
+    """What the chunks of one slice share.
+
+    ``calls`` counts the backend calls running now. Once ``stopping`` is set no new call starts: the running ones may
+    end, for what they bring is paid for.
+    """
+
+    job_id: str
+    request: SpeechRequest
+    route: Route
+    timeouts: TimeoutPolicy
+    deadline_at_ms: int
+    tools: WorkerTools
+    calls: int = 0
+    stopping: bool = False
+
+    def remaining_ms(self) -> float:
+        """Milliseconds to the job's deadline."""
+        return self.deadline_at_ms - self.tools.now() * 1_000
+
+
+async def synthesize_chunks(order: SliceOrder, tools: WorkerTools) -> AsyncGenerator[SliceProgress]:
+    """Speak a slice, ``order.max_in_flight`` chunks at once, and yield results as they become ready.
+
+    A chunk that fails for good is a result too. Closing the generator cancels the running calls and closes their
+    sockets.
+    """
+    route = tools.catalog.route(order.request.model, order.request.voice)
+    context = CallContext(order.job_id, order.request, route, order.timeouts, order.deadline_at_ms, tools)
+    pieces = iter([Piece(*piece) for piece in order.pieces])
+    ready: list[ChunkResult] = []
+    news = asyncio.Event()
+
+    async def lane() -> None:
+        for piece in pieces:
+            result = await _chunk(piece, context, adopt=order.adopt)
+            ready.append(result)
+            news.set()
+            if result.error is not None and order.request.on_chunk_failure is OnChunkFailure.FAIL:
+                context.stopping = True
+            if context.stopping:
+                return
+
+    lanes = [asyncio.create_task(lane()) for _ in range(min(order.max_in_flight, len(order.pieces)))]
+    everything = asyncio.gather(*lanes)
+    everything.add_done_callback(lambda _: news.set())
+    try:
+        while ready or not everything.done():
+            await news.wait()
+            news.clear()
+            results, ready[:] = tuple(ready), []
+            if results:
+                yield SliceProgress(results, context.calls)
+        everything.result()
+    finally:
+        everything.cancel()
+        await asyncio.gather(everything, *lanes, return_exceptions=True)
+
+
+async def _chunk(piece: Piece, context: CallContext, *, adopt: bool) -> ChunkResult:
+    key = clip_key(context.job_id, piece.index, piece.text, context.request)
+    clips = context.tools.clips
+    if adopt and (stored := await _patiently(lambda: clips.get(key))) is not None:
+        # An earlier activation stored it and died before its row was written: taken over, not spoken again.
+        timeout_ms = context.timeouts.timeout_ms(piece.characters)
+        return ChunkResult(piece.index, timeout_ms, describe_clip(key, stored), None, ())
+
+    async def keep(wav: bytes) -> Clip:
+        await _patiently(lambda: clips.put(key, wav))
+        return describe_clip(key, wav)
+
+    return await call_backend_tts(piece, context, keep)
+
+
+async def call_backend_tts(piece: Piece, context: CallContext, keep: Callable[[bytes], Awaitable[Clip]]) -> ChunkResult:
+    """Have one chunk spoken: lease, call, check, keep; repeat, elsewhere first, while the retry policy allows.
+
+    The chunk's timeout, ``timeouts.timeout_ms(piece.characters)`` milliseconds, bounds each attempt from connecting to
+    the last byte, and is returned with the result, also of a chunk that failed. ``keep`` takes the accepted take (a WAV
+    file) before the result is made. Never raises for a backend's fault.
+    """
+    timeout_ms = context.timeouts.timeout_ms(piece.characters)
+    policy = context.tools.retry
+    attempts: list[Attempt] = []
+    while context.remaining_ms() > 0:
+        wav, attempt, error = await _attempt(piece, context, timeout_ms, avoid={a.backend for a in attempts})
+        attempts.append(attempt)
+        if error is None:
+            return ChunkResult(piece.index, timeout_ms, await keep(wav), None, tuple(attempts))
+        wait_ms = policy.wait_ms(error, len(attempts), jitter=context.tools.dice(), remaining_ms=context.remaining_ms())
+        if wait_ms is None or context.stopping:
+            return ChunkResult(piece.index, timeout_ms, None, error.message, tuple(attempts))
+        await asyncio.sleep(wait_ms / 1_000)
+    reason = "the job's deadline passed before this chunk was spoken"
+    return ChunkResult(piece.index, timeout_ms, None, reason, tuple(attempts))
+
+
+async def _attempt(
+    piece: Piece, context: CallContext, timeout_ms: int, *, avoid: set[str]
+) -> tuple[bytes, Attempt, BackendError | None]:
+    """One leased call: the WAV of a good take, or the error."""
+    leases = context.tools.leases
+    lease = await leases.acquire(context.job_id, usable=context.route.targets, avoid=avoid)
+    started = time.monotonic()
+    attempt = Attempt(lease.backend, "cancelled", 0)
+    context.calls += 1
+    try:
+        try:
+            async with asyncio.timeout(timeout_ms / 1_000):
+                wav = await _take(piece, context, lease.backend)
+            error = None
+        except TimeoutError:
+            wav, error = b"", BackendError(f"no complete reply within {timeout_ms} ms", "timeout")
+        except BackendError as failure:
+            wav, error = b"", failure
+        attempt = Attempt(
+            backend=lease.backend,
+            outcome="ok" if error is None else error.kind,
+            elapsed_ms=round((time.monotonic() - started) * 1_000),
+            status=None if error is None else error.status,
+            reason=None if error is None else error.message,
+        )
+        return wav, attempt, error
+    finally:
+        context.calls -= 1
+        leases.release(lease, attempt)
+
+
+async def _take(piece: Piece, context: CallContext, backend: str) -> bytes:
+    model, voice = context.route.targets[backend]
+    request = context.request
+    reply = await context.tools.backends[backend].speak(
+        Utterance(piece.text, model, voice, request.speed, request.instructions, request.language)
+    )
+
+    def accept() -> bytes:
+        pcm = prepare_clip(
+            reply.body, reply.content_type, piece.text, speed=request.speed, raw_rate_hz=reply.raw_rate_hz
+        )
+        return wav_bytes(pcm)
+
+    if len(reply.body) > THREAD_BYTES:
+        return await asyncio.to_thread(accept)
+    return accept()
+
+
+def describe_clip(key: str, wav: bytes) -> Clip:
+    """A stored clip's metadata, from its bytes."""
+    return Clip(key, len(pcm_of_wav(wav)), hashlib.sha256(wav).hexdigest())
+
+
+async def _patiently(operation: Callable[[], Awaitable[T]]) -> T:
+    """Repeat while the clip store is away: paid-for audio is not thrown away; the job's own deadline ends it."""
+    while True:
+        try:
+            return await operation()
+        except RetryLater:
+            await asyncio.sleep(STORE_RETRY_SECONDS)

@@ -1,0 +1,100 @@
+"""The job directory as the one detached Ray actor, parent of all job actors and of the backend pool."""
+
+import asyncio
+from typing import Any
+
+import ray
+import structlog
+
+from tts_actors.backends import BackendPool
+from tts_actors.cluster.actors import actor_class
+from tts_actors.cluster.dispatch import warm_worker
+from tts_actors.cluster.job_actors import RaySpawner
+from tts_actors.config import AppArgs
+from tts_actors.directory import JobDirectory
+from tts_actors.errors import DirectoryUnavailable
+from tts_actors.stores import ObjectClipStore, SqlJobStore, migrate
+
+LEASE_MARGIN_SECONDS = 15.0
+"""Added to the longest timeout for the life of a lease: decoding and storing a take happen under it too."""
+
+log = structlog.get_logger()
+
+
+class DirectoryActor:
+    """Wraps :class:`JobDirectory` for Ray. Construction does no I/O; opening happens in a call it sends itself.
+
+    (An exception in a Ray actor's constructor is final, whatever ``max_restarts`` says; and after a restart nobody else
+    would start the sweep.)
+    """
+
+    def __init__(self, args: AppArgs, version: str) -> None:
+        self._args = args
+        self._version = version
+        self._directory: JobDirectory | None = None
+        self._opened = asyncio.Event()
+        self._pool: Any = None
+        self._serving: asyncio.Task[None] | None = None
+        ray.get_runtime_context().current_actor.open.remote()
+
+    async def open(self) -> None:
+        """Open the stores, start the pool and the sweep; repeated until it works."""
+        while self._directory is None:
+            try:
+                await migrate(self._args.store_url)
+                self._build()
+            except Exception as error:  # noqa: BLE001 - the boundary: a store that is away must not end the directory
+                log.error("directory_not_open", kind=type(error).__name__, reason=str(error)[:500])
+                await asyncio.sleep(1.0)
+
+    def _build(self) -> None:
+        args = self._args
+        owner = ray.get_runtime_context().get_session_name()
+        longest_seconds = args.timeouts.cap_ms / 1_000
+        self._pool = actor_class(BackendPool, max_restarts=-1).remote(
+            {b.name: b.max_concurrency for b in args.backends}, longest_seconds + LEASE_MARGIN_SECONDS
+        )
+        self._directory = JobDirectory(
+            spawner=RaySpawner(args, owner, self._pool),
+            store=SqlJobStore(args.store_url),
+            clips=ObjectClipStore(args.clip_url),
+            args=args,
+            owner=owner,
+        )
+        self._serving = asyncio.create_task(self._directory.serve())
+        warm_worker.remote()
+        self._opened.set()
+        log.info("directory_open", version=self._version)
+
+    async def version(self) -> str:
+        """What this directory was made with: package version and configuration."""
+        return self._version
+
+    async def pool(self) -> Any:
+        """The backend pool's handle."""
+        await self._ready()
+        return self._pool
+
+    async def reserve(self) -> str:
+        return await (await self._ready()).reserve()
+
+    async def start(self, job_id: str) -> None:
+        await (await self._ready()).start(job_id)
+
+    async def cancel(self, job_id: str) -> None:
+        await (await self._ready()).cancel(job_id)
+
+    async def forget(self, job_id: str) -> None:
+        await (await self._ready()).forget(job_id)
+
+    async def figures(self) -> dict[str, int]:
+        return await (await self._ready()).figures()
+
+    async def _ready(self) -> JobDirectory:
+        try:
+            async with asyncio.timeout(5):
+                await self._opened.wait()
+        except TimeoutError:
+            raise DirectoryUnavailable("the job store does not open", 5.0) from None
+        assert self._directory is not None  # noqa: S101 - opened
+        return self._directory

@@ -1,0 +1,93 @@
+"""Chunk-worker tasks: a slice of a job as one streaming Ray task with asyncio inside."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Iterator
+from typing import Any, cast
+
+import ray
+from ray.exceptions import RayError
+
+from tts_actors.chunk_worker import synthesize_chunks
+from tts_actors.cluster.tools import worker_tools
+from tts_actors.config import AppArgs
+from tts_actors.job_actor import WorkerLost
+from tts_actors.models import SliceOrder, SliceProgress
+
+
+def _synthesize_slice(order: SliceOrder, args: AppArgs, pool: Any, job_actor: Any) -> Iterator[SliceProgress]:
+    """Speak a slice in this worker process. Ray refuses ``async def`` tasks, so the loop is stepped by hand."""
+    loop = asyncio.new_event_loop()
+    stream = _until_stopped(order, args, pool, job_actor)
+    try:
+        while True:
+            try:
+                progress = loop.run_until_complete(anext(stream))
+            except StopAsyncIteration:
+                return
+            yield progress
+    finally:
+        loop.run_until_complete(stream.aclose())
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+
+async def _until_stopped(order: SliceOrder, args: AppArgs, pool: Any, job_actor: Any) -> AsyncGenerator[SliceProgress]:
+    """The slice's results, ended early when the job actor says stop or is no more (``ray.cancel`` is best effort)."""
+    stop = asyncio.ensure_future(_stopped(job_actor))
+    try:
+        async with (
+            worker_tools(args, pool) as tools,
+            contextlib.aclosing(synthesize_chunks(order, tools)) as results,
+        ):
+            while True:
+                following = asyncio.ensure_future(anext(results, None))
+                await asyncio.wait({following, stop}, return_when=asyncio.FIRST_COMPLETED)
+                if stop.done():
+                    following.cancel()
+                    await asyncio.wait({following})
+                    return
+                progress = following.result()
+                if progress is None:
+                    return
+                yield progress
+    finally:
+        stop.cancel()
+        await asyncio.wait({stop})
+
+
+async def _stopped(job_actor: Any) -> None:
+    with contextlib.suppress(RayError):
+        await job_actor.until_stopped.remote()
+
+
+class RayDispatch:
+    """The :class:`~tts_actors.protocols.Dispatch` of a job actor; must be made inside that actor's process."""
+
+    def __init__(self, args: AppArgs, pool: Any) -> None:
+        self._args = args
+        self._pool = pool
+        self._job_actor = ray.get_runtime_context().current_actor
+
+    async def __call__(self, order: SliceOrder) -> AsyncGenerator[SliceProgress]:
+        results = synthesize_slice.remote(order, self._args, self._pool, self._job_actor)
+        try:
+            async for reference in results:
+                yield await reference
+        except RayError as error:
+            raise WorkerLost(f"the chunk worker died: {type(error).__name__}") from error
+        finally:
+            ray.cancel(results, force=False)
+
+
+def _warm_worker() -> None:
+    """Nothing: running it brings up a worker process with all of this module imported."""
+
+
+# No CPU is reserved: admission bounds the jobs and leases bound the calls. No retries by Ray: the job actor knows what
+# is outstanding and Ray does not. (Ray's own types lack these options, hence the cast.)
+_remote = cast("Any", ray.remote)
+synthesize_slice = _remote(num_cpus=0, max_retries=0, num_returns="streaming", enable_task_events=False)(
+    _synthesize_slice
+)
+warm_worker = _remote(num_cpus=0, enable_task_events=False)(_warm_worker)

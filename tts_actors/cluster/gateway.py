@@ -1,0 +1,112 @@
+"""The HTTP side's way to the directory and the job actors: finds them, makes them, replaces old ones."""
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from typing import Any
+
+import ray
+import structlog
+from ray.exceptions import RayError
+
+from tts_actors import __version__
+from tts_actors.cluster.actors import actor_class
+from tts_actors.cluster.calls import answer
+from tts_actors.cluster.directory_actor import DirectoryActor
+from tts_actors.cluster.names import DIRECTORY, NAMESPACE
+from tts_actors.config import AppArgs
+from tts_actors.errors import DirectoryUnavailable
+
+CALL_SECONDS = 10.0
+"""An answer of the directory takes milliseconds; longer than this it is as good as gone."""
+
+MAX_HANDLES = 2_000
+"""Job actor handles kept: looking one up again blocks a thread for a round trip to the head node."""
+
+ABSENT_SECONDS = 0.2
+"""How long a wait lasts for a job that has no actor at the moment: its state is looked up again then."""
+
+log = structlog.get_logger()
+
+
+class Gateway:
+    """The :class:`~tts_actors.protocols.Directory` over Ray."""
+
+    def __init__(self, args: AppArgs) -> None:
+        self._args = args
+        self._version = f"{__version__}-{args.fingerprint()}"
+        self._directory: Any | None = None
+        self._connecting = asyncio.Lock()
+        self._jobs: OrderedDict[str, Any] = OrderedDict()
+
+    async def reserve(self) -> str:
+        return str(await self._ask("reserve"))
+
+    async def start(self, job_id: str) -> None:
+        await self._ask("start", job_id)
+
+    async def cancel(self, job_id: str) -> None:
+        await self._ask("cancel", job_id)
+
+    async def forget(self, job_id: str) -> None:
+        self._jobs.pop(job_id, None)
+        await self._ask("forget", job_id)
+
+    async def pool(self) -> Any:
+        """The backend pool's handle."""
+        return await self._ask("pool")
+
+    async def figures(self) -> dict[str, int]:
+        """How many actors there are, by what they do."""
+        return dict(await self._ask("figures"))
+
+    async def wait(self, job_id: str, version: int, timeout_seconds: float) -> None:
+        try:
+            actor = await self._job(job_id)
+            await answer(actor.wait.remote(version, timeout_seconds), timeout_seconds + CALL_SECONDS)
+        except (DirectoryUnavailable, ValueError):
+            self._jobs.pop(job_id, None)
+            await asyncio.sleep(min(timeout_seconds, ABSENT_SECONDS))
+
+    async def _job(self, job_id: str) -> Any:
+        actor = self._jobs.get(job_id)
+        if actor is None:
+            actor = await asyncio.to_thread(ray.get_actor, job_id, namespace=NAMESPACE)
+            self._jobs[job_id] = actor
+            while len(self._jobs) > MAX_HANDLES:
+                self._jobs.popitem(last=False)
+        return actor
+
+    async def _ask(self, method: str, *arguments: Any) -> Any:
+        directory = self._directory or await self.connect()
+        try:
+            return await answer(getattr(directory, method).remote(*arguments), CALL_SECONDS)
+        except DirectoryUnavailable:
+            self._directory = None
+            raise
+
+    async def connect(self) -> Any:
+        """Find the directory, or make it; one of another version is replaced, its jobs are recovered by the new one."""
+        async with self._connecting:
+            if self._directory is not None:
+                return self._directory
+            try:
+                directory = await asyncio.to_thread(self._find_or_create)
+                found = await answer(directory.version.remote(), CALL_SECONDS)
+            except (ValueError, RayError) as error:
+                raise DirectoryUnavailable(
+                    f"the job directory cannot be reached ({type(error).__name__})", 2.0
+                ) from error
+            if found != self._version:
+                log.info("directory_replaced", old=found, new=self._version)
+                with contextlib.suppress(RayError):
+                    await asyncio.to_thread(ray.kill, directory)
+                raise DirectoryUnavailable("the job directory is being replaced by a new version", 1.0)
+            self._directory = directory
+            return directory
+
+    def _find_or_create(self) -> Any:
+        options = actor_class(DirectoryActor, max_restarts=-1).options(
+            name=DIRECTORY, namespace=NAMESPACE, lifetime="detached", get_if_exists=True
+        )
+        return options.remote(self._args, self._version)

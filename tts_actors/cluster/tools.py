@@ -1,0 +1,30 @@
+"""Opens what a process needs from the configuration: backends, clips, leases."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+
+from tts_actors.backends import Catalog, open_backend
+from tts_actors.chunk_worker import WorkerTools
+from tts_actors.cluster.leases import RemoteLeases
+from tts_actors.config import AppArgs
+from tts_actors.stores import ObjectClipStore
+
+
+@asynccontextmanager
+async def worker_tools(args: AppArgs, pool: Any) -> AsyncIterator[WorkerTools]:
+    """Tools for speaking chunks; the HTTP connections live as long as the context."""
+    # No limits and no timeouts of the client's own: leases bound the calls, the chunk timeout bounds each of them.
+    connector = aiohttp.TCPConnector(limit=0)
+    timeout = aiohttp.ClientTimeout(total=None)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+        yield WorkerTools(
+            backends={b.name: open_backend(b, session, os.environ) for b in args.backends},
+            catalog=Catalog(args.backends),
+            leases=RemoteLeases(pool),
+            clips=ObjectClipStore(args.clip_url),
+            retry=args.retry.policy(),
+        )

@@ -1,0 +1,135 @@
+"""Configuration: the ``args`` of ``serve_config.yaml``, validated as one tree. Unknown fields are errors.
+
+Scale numbers (replicas, requests at once) are not here: they belong to the YAML's ``deployments:``.
+"""
+
+import hashlib
+import os
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tts_actors.retry import RetryPolicy
+from tts_actors.timeouts import TimeoutPolicy
+
+Milliseconds = Annotated[int, Field(ge=0, le=3_600_000)]
+DEFAULT_PORT = "8000"
+DEFAULT_DATA = "./data"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BackendArgs(_Section):
+    """One speech server."""
+
+    name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._-]+$", description="Unique name")
+    protocol: Literal["openai", "raw_tts", "piper_http"] = Field(description="What the server speaks")
+    url: str = Field(pattern=r"^https?://", description="Base URL; for openai it ends in /v1")
+    model: str | None = Field(None, description="The model to ask for; null: pass the caller's on")
+    voices: dict[str, str] = Field(
+        default_factory=dict, description="Our voice name -> the server's; empty: pass any voice on"
+    )
+    max_concurrency: int = Field(4, ge=1, le=10_000, description="Calls at once, over all jobs")
+    max_characters: int = Field(1_500, ge=1, le=100_000, description="Longest text of one call")
+    api_key_env: str | None = Field(None, description="Environment variable with this server's key")
+    raw_rate_hz: int | None = Field(
+        None, ge=8_000, le=192_000, description="Sample rate of headerless PCM answers; null: as declared"
+    )
+    max_reply_bytes: int = Field(64 * 2**20, ge=1_024, description="Largest answer that is read")
+
+
+class TimeoutArgs(_Section):
+    """Numbers of the timeout formula (see ``timeouts.py``), milliseconds."""
+
+    base_ms: Milliseconds = 5_000
+    per_character_ms: Annotated[int, Field(ge=0, le=60_000)] = 35
+    backend_cap_ms: Milliseconds = 70_000
+    margin_ms: Milliseconds = 5_000
+    cap_ms: Annotated[int, Field(ge=1, le=3_600_000)] = 75_000
+
+    def policy(self) -> TimeoutPolicy:
+        """The policy object that the planner and the workers use."""
+        return TimeoutPolicy(**self.model_dump())
+
+
+class RetryArgs(_Section):
+    """Repeats of failed attempts."""
+
+    max_attempts: int = Field(3, ge=1, le=20, description="Calls a chunk at most")
+    base_ms: Milliseconds = 200
+    cap_ms: Milliseconds = 5_000
+    budget_ratio: float = Field(0.2, ge=0, le=10, description="Retries a backend gets per call, shared")
+
+    def policy(self) -> RetryPolicy:
+        """The policy object that the planner and the workers use."""
+        return RetryPolicy(self.max_attempts, self.base_ms, self.cap_ms)
+
+
+class LimitArgs(_Section):
+    """Bounds; each is named in the answer to a request beyond it."""
+
+    max_characters: int = Field(1_000_000, ge=1, description="Characters of one job")
+    max_body_bytes: int = Field(8 * 2**20, ge=1_024, description="Bytes of one request body")
+    max_chunks: int = Field(10_000, ge=1, description="Chunks of one job")
+    max_active_jobs: int = Field(8, ge=1, description="Jobs with an actor at work")
+    max_queued_jobs: int = Field(1_000, ge=0, description="Jobs waiting for an actor")
+    spare_actors: int = Field(2, ge=0, le=1_000, description="Actors started ahead, named with fresh job ids")
+    max_activations: int = Field(5, ge=1, description="A job that kills its actor this often has failed")
+    max_calls_per_job: int = Field(64, ge=1, description="Backend calls at once for one job")
+
+
+class RetentionArgs(_Section):
+    """How long things are kept."""
+
+    ttl_seconds: int = Field(604_800, ge=1, description="Life of a finished job and its audio")
+    retire_after_seconds: float = Field(30, ge=0, description="Grace of a finished job's actor")
+
+
+class AuthArgs(_Section):
+    """Keys come from the environment or a file, never from the YAML. None configured: open, loopback only."""
+
+    keys_env: str | None = Field("TTS_API_KEYS", description='Variable with "name:key,name:key"')
+    keys_file: str | None = Field(None, description="File with one name:key a line")
+
+
+class AppArgs(_Section):
+    """The whole configuration of the service."""
+
+    store_url: str = Field("sqlite+aiosqlite:///{DATA}/jobs.db", description="SQLAlchemy URL of the job store")
+    clip_url: str = Field("file://{DATA}/clips", description="URL of the clip store")
+    backends: tuple[BackendArgs, ...] = Field(min_length=1, description="One or many speech servers")
+    timeouts: TimeoutArgs = TimeoutArgs()
+    retry: RetryArgs = RetryArgs()
+    limits: LimitArgs = LimitArgs()
+    retention: RetentionArgs = RetentionArgs()
+    auth: AuthArgs = AuthArgs()
+    cors_origins: tuple[str, ...] = Field((), description="Origins that browsers may call from")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_placeholders(cls, values: Any) -> Any:
+        return _filled(values)
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        names = [backend.name for backend in self.backends]
+        if len(set(names)) != len(names):
+            raise ValueError(f"backends: names must be unique, got {names}")
+        return self
+
+    def fingerprint(self) -> str:
+        """Short hash of the whole tree: a deploy with another one replaces the directory."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:12]
+
+
+def _filled(value: Any) -> Any:
+    """Replace ``{PORT}`` and ``{DATA}`` in every string: plain ``serve run`` does not fill them in."""
+    if isinstance(value, str):
+        return value.replace("{PORT}", DEFAULT_PORT).replace("{DATA}", os.path.abspath(DEFAULT_DATA))
+    if isinstance(value, dict):
+        return {key: _filled(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_filled(item) for item in value]
+    return value

@@ -1,0 +1,253 @@
+"""Names, starts, finds, revives and retires job actors: the one place that knows which jobs are alive.
+
+A plain async class; it runs as one detached actor and owns every job actor, so none can leak. What it holds in memory
+is only a cache: the sweep rebuilds it from the store, and it is the sweep, not the fast path, that keeps the
+promise that no accepted job is lost.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+import structlog
+
+from tts_actors.config import AppArgs
+from tts_actors.errors import DirectoryUnavailable, RetryLater, TtsError
+from tts_actors.models import JobState
+from tts_actors.protocols import ClipStore, JobHandle, JobStore, Spawner
+from tts_actors.states import TERMINAL
+
+SWEEP_SECONDS = 2.0
+"""Between two looks at the alarms; with the lease of 10 s it bounds recovery after a full restart at 12 s."""
+
+SWEEP_JOBS = 500
+"""Alarms handled in one sweep; the rest is due again in the next."""
+
+RESPAWN_SECONDS = 0.5
+"""Pause before a dead job actor is started again: its name must be free first."""
+
+RESERVATION_SECONDS = 60.0
+"""After this long an id that was handed out and never committed goes back to the spares."""
+
+REFILL_IDLE_SECONDS = 1.0
+"""Spares are refilled when no job runs, or after this pause: an actor's start costs half a CPU second."""
+
+log = structlog.get_logger()
+
+
+def new_job_id() -> str:
+    """A fresh job id: 96 random bits, safe in URLs, file names and actor names."""
+    return f"job-{secrets.token_hex(12)}"
+
+
+class JobDirectory:
+    """The directory of job actors. ``owner`` names this service in the store: its own claims it may take over."""
+
+    def __init__(
+        self,
+        *,
+        spawner: Spawner,
+        store: JobStore,
+        clips: ClipStore,
+        args: AppArgs,
+        owner: str,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._spawner = spawner
+        self._store = store
+        self._clips = clips
+        self._limits = args.limits
+        self._retention = args.retention
+        self._owner = owner
+        self._now = now
+        self._spares: dict[str, JobHandle] = {}
+        self._reserved: dict[str, tuple[JobHandle, float]] = {}
+        self._active: dict[str, asyncio.Task[None]] = {}
+        self._handles: dict[str, JobHandle] = {}
+        self._finished: OrderedDict[str, JobHandle] = OrderedDict()
+        self._queue_waits = True
+        self._refill = asyncio.Event()
+
+    async def serve(self) -> None:
+        """Sweep and keep spares until cancelled."""
+        self._refill.set()
+        await asyncio.gather(self._sweep_forever(), self._refill_forever())
+
+    async def reserve(self) -> str:
+        """A fresh job id, with a warm actor waiting under that name if there is one."""
+        if not self._spares or not self._has_room():
+            return new_job_id()
+        job_id = next(iter(self._spares))
+        self._reserved[job_id] = (self._spares.pop(job_id), self._now())
+        self._refill.set()
+        return job_id
+
+    async def start(self, job_id: str) -> None:
+        """A committed job may run: at once if there is room and nobody waits, otherwise in its turn."""
+        if self._has_room() and not self._queue_waits:
+            self._activate(job_id)
+        else:
+            self._queue_waits = True
+            await self._fill()
+
+    async def cancel(self, job_id: str) -> None:
+        """End the job as cancelled, wherever it is; returns once that is in the store. Idempotent."""
+        handle = self._handles.get(job_id)
+        if handle is not None:
+            await handle.cancel()
+            return
+        job = await self._store.claim(job_id, owner=self._owner, now_ms=self._now_ms(), lease_ms=1_000)
+        if job is None:
+            return
+        now_ms = self._now_ms()
+        ttl_seconds = job.request.ttl_seconds or self._retention.ttl_seconds
+        await self._store.finish(
+            job_id,
+            job.epoch,
+            state=JobState.CANCELLED,
+            now_ms=now_ms,
+            expires_at_ms=now_ms + ttl_seconds * 1_000,
+            error=None,
+        )
+
+    async def forget(self, job_id: str) -> None:
+        """Stop the job's actor, whatever it does, and drop it."""
+        task = self._active.pop(job_id, None)
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})
+        for handle in (self._handles.pop(job_id, None), self._finished.pop(job_id, None)):
+            if handle is not None:
+                handle.kill()
+        await self._fill()
+
+    async def wait(self, job_id: str, version: int, timeout_seconds: float) -> None:
+        """Return when the job's version passes ``version``, at the latest after the time-out."""
+        handle = self._handles.get(job_id)
+        if handle is None:
+            await asyncio.sleep(min(timeout_seconds, 0.2))
+            return
+        await handle.wait(version, timeout_seconds)
+
+    async def figures(self) -> dict[str, int]:
+        """How many actors there are, by what they do."""
+        return {
+            "active": len(self._active),
+            "spares": len(self._spares),
+            "reserved": len(self._reserved),
+            "finished": len(self._finished),
+        }
+
+    def _has_room(self) -> bool:
+        return len(self._active) < self._limits.max_active_jobs
+
+    def _now_ms(self) -> int:
+        return int(self._now() * 1_000)
+
+    def _activate(self, job_id: str) -> None:
+        if job_id in self._active:
+            return
+        warm, _ = self._reserved.pop(job_id, (None, 0.0))
+        if warm is not None:
+            self._handles[job_id] = warm
+        self._active[job_id] = asyncio.create_task(self._supervise(job_id))
+
+    async def _supervise(self, job_id: str) -> None:
+        """Keep an actor on the job until it ends; what cannot be mended here is left to the sweep."""
+        try:
+            while True:
+                handle = self._handles.get(job_id) or await self._spawner.spawn(job_id)
+                self._handles[job_id] = handle
+                try:
+                    await handle.run()
+                    self._retire_later(job_id, handle)
+                    return
+                except DirectoryUnavailable:
+                    log.warning("job_actor_lost", job_id=job_id)
+                    self._handles.pop(job_id, None)
+                    await asyncio.sleep(RESPAWN_SECONDS)
+        except TtsError as error:
+            log.error("job_actor_not_started", job_id=job_id, code=error.code, reason=error.message)
+            self._queue_waits = True
+        finally:
+            self._active.pop(job_id, None)
+            self._handles.pop(job_id, None)
+            self._refill.set()
+            if self._queue_waits:
+                asyncio.get_running_loop().create_task(self._fill())
+
+    def _retire_later(self, job_id: str, handle: JobHandle) -> None:
+        """Finished actors stay for a short grace; never more of them than may run."""
+        self._finished[job_id] = handle
+        asyncio.get_running_loop().call_later(self._retention.retire_after_seconds, self._retire, job_id)
+        while len(self._finished) > self._limits.max_active_jobs:
+            self._retire(next(iter(self._finished)))
+
+    def _retire(self, job_id: str) -> None:
+        handle = self._finished.pop(job_id, None)
+        if handle is not None:
+            handle.kill()
+
+    async def _fill(self) -> None:
+        """Start waiting jobs while there is room."""
+        room = self._limits.max_active_jobs - len(self._active)
+        if room <= 0:
+            return
+        self._queue_waits = False
+        try:
+            queued = await self._store.queued_jobs(limit=room + len(self._active))
+        except RetryLater:
+            self._queue_waits = True
+            return
+        for job_id in queued:
+            if job_id in self._active:
+                continue
+            if not self._has_room():
+                self._queue_waits = True
+                return
+            self._activate(job_id)
+
+    async def _sweep_forever(self) -> None:
+        while True:
+            try:
+                await self.sweep()
+            except RetryLater as error:
+                log.warning("sweep_postponed", reason=error.message)
+            await asyncio.sleep(SWEEP_SECONDS)
+
+    async def sweep(self) -> None:
+        """One look at all alarms: orphans get an actor, ended lives are cleared, the queue moves on."""
+        await self._fill()
+        now_ms = self._now_ms()
+        for job_id, state in await self._store.due_jobs(now_ms=now_ms, limit=SWEEP_JOBS):
+            if state in TERMINAL:
+                await self._clips.delete_prefix(job_id)
+                await self._store.expire(job_id)
+            elif job_id not in self._active and self._has_room():
+                log.info("job_recovered", job_id=job_id, state=state.value)
+                self._activate(job_id)
+        for job_id, (handle, since) in list(self._reserved.items()):
+            if self._now() - since > RESERVATION_SECONDS and await self._store.get_job(job_id) is None:
+                del self._reserved[job_id]
+                self._spares[job_id] = handle
+
+    async def _refill_forever(self) -> None:
+        while True:
+            await self._refill.wait()
+            self._refill.clear()
+            while len(self._spares) < self._limits.spare_actors:
+                if self._active:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._refill.wait(), REFILL_IDLE_SECONDS)
+                job_id = new_job_id()
+                try:
+                    self._spares[job_id] = await self._spawner.spawn(job_id)
+                except TtsError as error:
+                    log.warning("spare_not_started", reason=error.message)
+                    await asyncio.sleep(REFILL_IDLE_SECONDS)
+
+
+__all__ = ["JobDirectory", "new_job_id"]

@@ -1,0 +1,323 @@
+"""One job, from claim to verdict: the actor that plays the Durable Object's role.
+
+A plain async class: ``cluster`` makes a Ray actor of it, tests run it as it is. It is the only writer of its job's
+rows while its epoch holds, and only a cache, a mutex and a timer: the truth is in the stores, and a fresh actor goes
+on where a dead one stopped.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from tts_actors.config import AppArgs
+from tts_actors.errors import NotFound, RetryLater, StaleEpoch
+from tts_actors.ledger import Ledger
+from tts_actors.models import ChunkResult, JobInput, JobRecord, JobState, SliceOrder, SliceProgress
+from tts_actors.protocols import Dispatch, JobStore
+from tts_actors.text import spoken_text
+
+LEASE_MS = 10_000
+"""Life of a claim. A full restart resumes a job when it has run out: well inside the 15 s that are promised."""
+
+HEARTBEAT_SECONDS = 3.0
+"""How often a claim is prolonged while nothing else is written: three chances before it runs out."""
+
+SLICE_CHUNKS = 2_500
+"""Chunks a worker task gets at once: the tail of a slice costs one backend call's latency, so slices are long."""
+
+STORE_RETRY_SECONDS = 0.5
+"""Pause between tries while the job store is away."""
+
+MAX_LOST_WORKERS = 5
+"""Chunk-worker processes that may die one after another without a single new result before the job has failed."""
+
+log = structlog.get_logger()
+
+
+class WorkerLost(RetryLater):
+    """A chunk-worker process died; what it had stored is kept."""
+
+    code = "worker_lost"
+
+
+@dataclass(frozen=True, slots=True)
+class ActorTools:
+    """What a job actor needs from outside; made anew in its process, after construction."""
+
+    store: JobStore
+    dispatch: Dispatch
+    args: AppArgs
+    owner: str
+    now: Callable[[], float] = time.time
+
+
+class JobActor:
+    """The life of one job. Construction does no I/O and cannot fail: ``open_tools`` is called by :meth:`run`."""
+
+    def __init__(self, job_id: str, open_tools: Callable[[], ActorTools]) -> None:
+        self._job_id = job_id
+        self._open_tools = open_tools
+        self._tools: ActorTools | None = None
+        self._job: JobRecord | None = None
+        self._input: JobInput | None = None
+        self._ledger: Ledger | None = None
+        self._version = 0
+        self._in_flight = 0
+        self._changed = asyncio.Condition()
+        self._cancelled = asyncio.Event()
+        self._stopped = asyncio.Event()
+
+    async def ready(self) -> str:
+        """Answers once the process is up: the job id."""
+        self._warm()
+        return self._job_id
+
+    async def run(self) -> JobState:
+        """Claim the job and bring it to an end; returns its state then. Safe to call again and after a crash.
+
+        Returns without touching anything if the job is finished, gone, or owned elsewhere.
+        """
+        tools = self._warm()
+        job = await self._insistently(
+            lambda: tools.store.claim(self._job_id, owner=tools.owner, now_ms=self._now_ms(), lease_ms=LEASE_MS)
+        )
+        if job is None:
+            return await self._stored_state()
+        self._job, self._version = job, job.version
+        logger = log.bind(job_id=job.id, epoch=job.epoch)
+        logger.info("job_claimed", activation=job.activations, chunks=job.chunk_total)
+        try:
+            state = await self._drive(job)
+        except StaleEpoch:
+            logger.warning("job_fenced")
+            state = await self._stored_state()
+        finally:
+            self._stopped.set()
+        logger.info("job_ended", state=state.value)
+        return state
+
+    async def _drive(self, job: JobRecord) -> JobState:
+        tools = self._warm()
+        self._input = await self._insistently(lambda: tools.store.get_input(self._job_id))
+        if self._input is None:
+            return await self._stored_state()
+        self._ledger = Ledger(self._input.plan, job.request.on_chunk_failure)
+        self._ledger.record(await self._insistently(lambda: tools.store.get_chunks(self._job_id)))
+        limit = tools.args.limits.max_activations
+        if job.activations > limit:
+            reason = f"the job's actor died {limit} times; limits.max_activations is {limit}"
+            return await self._finish(JobState.FAILED, ("too_many_activations", reason))
+        work = asyncio.create_task(self._work(job, self._ledger))
+        heartbeat = asyncio.create_task(self._heartbeat(job, self._ledger))
+        stop = asyncio.create_task(self._cancelled.wait())
+        remaining_seconds = max(0.0, (job.deadline_at_ms - self._now_ms()) / 1_000)
+        try:
+            await asyncio.wait({work, heartbeat, stop}, timeout=remaining_seconds, return_when=asyncio.FIRST_COMPLETED)
+            if self._cancelled.is_set():
+                await _ended(work)
+                return await self._finish(JobState.CANCELLED, None)
+            if heartbeat.done():
+                heartbeat.result()
+            if not work.done():
+                await _ended(work)
+                reason = f"the job did not finish within its {job.job_timeout_ms} ms"
+                return await self._finish(JobState.FAILED, ("deadline_exceeded", reason))
+            return await self._conclude(work.result(), self._ledger)
+        finally:
+            await _ended(work)
+            await _ended(heartbeat)
+            await _ended(stop)
+
+    async def _work(self, job: JobRecord, ledger: Ledger) -> JobState | tuple[str, str]:
+        """Dispatch what is outstanding until the ledger has a verdict; a tuple is an error code and message."""
+        lost_in_a_row = 0
+        while (verdict := ledger.verdict()) is None:
+            before = len(ledger.outstanding())
+            try:
+                if await self._slice(job, ledger, ledger.outstanding()[:SLICE_CHUNKS], lost_in_a_row > 0):
+                    continue
+            except WorkerLost:
+                log.warning("worker_lost", job_id=job.id, epoch=job.epoch)
+            lost_in_a_row = 0 if len(ledger.outstanding()) < before else lost_in_a_row + 1
+            if lost_in_a_row >= MAX_LOST_WORKERS:
+                return "worker_lost", f"{lost_in_a_row} chunk workers died in a row without a result"
+        return verdict
+
+    async def _slice(self, job: JobRecord, ledger: Ledger, indices: list[int], adopt: bool) -> bool:
+        """Run one slice to its end or to the verdict; True if it brought anything new.
+
+        Results that arrive while a commit is under way are committed together by the next one.
+        """
+        tools = self._warm()
+        inbox: list[SliceProgress] = []
+        arrived = asyncio.Event()
+
+        async def read(stream: AsyncGenerator[SliceProgress]) -> None:
+            async with contextlib.aclosing(stream):
+                async for progress in stream:
+                    inbox.append(progress)
+                    arrived.set()
+
+        reading = asyncio.create_task(read(tools.dispatch(self._order(job, indices, adopt))))
+        reading.add_done_callback(lambda _: arrived.set())
+        progressed = False
+        try:
+            while inbox or not reading.done():
+                await arrived.wait()
+                arrived.clear()
+                batch, inbox[:] = list(inbox), []
+                progressed = await self._record(job, ledger, batch) or progressed
+        finally:
+            if not reading.done():
+                await _ended(reading)
+        if ledger.verdict() is None:
+            reading.result()
+        return progressed
+
+    def _order(self, job: JobRecord, indices: list[int], adopt: bool) -> SliceOrder:
+        assert self._input is not None  # noqa: S101 - set before any work starts
+        text, plan = self._input.text, self._input.plan
+        spans = [plan.spans[index] for index in indices]
+        return SliceOrder(
+            job_id=job.id,
+            epoch=job.epoch,
+            deadline_at_ms=job.deadline_at_ms,
+            request=job.request,
+            pieces=tuple(
+                (span.index, span.characters, spoken_text(text[span.char_start : span.char_end])) for span in spans
+            ),
+            timeouts=plan.timeouts,
+            max_in_flight=self._warm().args.limits.max_calls_per_job,
+            adopt=adopt,
+        )
+
+    async def _record(self, job: JobRecord, ledger: Ledger, batch: list[SliceProgress]) -> bool:
+        news = ledger.record([result for progress in batch for result in progress.results])
+        if not news:
+            return False
+        self._in_flight = batch[-1].in_flight
+        await self._commit(job, ledger, news)
+        return True
+
+    async def _commit(self, job: JobRecord, ledger: Ledger, news: list[ChunkResult]) -> None:
+        store = self._warm().store
+        version = await self._insistently(
+            lambda: store.record(
+                job.id,
+                job.epoch,
+                results=news,
+                counts=ledger.counts(self._in_flight),
+                lease_until_ms=self._now_ms() + LEASE_MS,
+            )
+        )
+        await self._publish(version)
+
+    async def _heartbeat(self, job: JobRecord, ledger: Ledger) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            await self._commit(job, ledger, [])
+
+    async def _conclude(self, outcome: JobState | tuple[str, str], ledger: Ledger) -> JobState:
+        if isinstance(outcome, tuple):
+            return await self._finish(JobState.FAILED, outcome)
+        error = None
+        failure = ledger.first_failure()
+        if failure is not None and outcome is JobState.FAILED:
+            error = ("chunk_failed", f"chunk {failure.index}: {failure.error}")
+        return await self._finish(outcome, error)
+
+    async def _finish(self, state: JobState, error: tuple[str, str] | None) -> JobState:
+        tools, job = self._warm(), self._job
+        assert job is not None  # noqa: S101 - a job is claimed before it can end
+        now_ms = self._now_ms()
+        ttl_seconds = job.request.ttl_seconds or tools.args.retention.ttl_seconds
+        version = await self._insistently(
+            lambda: tools.store.finish(
+                job.id,
+                job.epoch,
+                state=state,
+                now_ms=now_ms,
+                expires_at_ms=now_ms + ttl_seconds * 1_000,
+                error=error,
+            )
+        )
+        await self._publish(version)
+        return state
+
+    async def cancel(self) -> None:
+        """Stop backend calls and end the job as cancelled; returns once that is committed. Idempotent."""
+        self._cancelled.set()
+        if self._job is not None:
+            await self._stopped.wait()
+
+    async def until_stopped(self) -> None:
+        """Returns when the job has ended or is being cancelled: workers hold this call open and stop with it."""
+        ended = [asyncio.create_task(event.wait()) for event in (self._stopped, self._cancelled)]
+        try:
+            await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in ended:
+                task.cancel()
+
+    async def wait(self, version: int, timeout_seconds: float) -> int:
+        """The job's version once it is above ``version``, or the present one after the time-out."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_seconds), self._changed:
+                await self._changed.wait_for(lambda: self._version > version)
+        return self._version
+
+    async def retrieve(self) -> dict[str, Any]:
+        """The job's metadata in the original's words, from the store (contract A, ``/api/tts-job``)."""
+        job = await self._warm().store.get_job(self._job_id)
+        if job is None:
+            raise NotFound("there is no such job", "job_id")
+        return {
+            "jobId": job.id,
+            "status": job.state.value,
+            "totalChunks": job.chunk_total,
+            "completedChunks": job.chunks_completed,
+            "failedChunks": job.chunks_failed,
+            "orchestratorTimeoutMs": job.orchestrator_timeout_ms,
+            "jobTimeoutMs": job.job_timeout_ms,
+        }
+
+    async def retrieve_chunk(self, index: int) -> ChunkResult | None:
+        """A chunk's result, or None while there is none."""
+        return await self._warm().store.get_chunk(self._job_id, index)
+
+    def _warm(self) -> ActorTools:
+        if self._tools is None:
+            self._tools = self._open_tools()
+        return self._tools
+
+    def _now_ms(self) -> int:
+        return int(self._warm().now() * 1_000)
+
+    async def _publish(self, version: int) -> None:
+        async with self._changed:
+            self._version = max(self._version, version)
+            self._changed.notify_all()
+
+    async def _stored_state(self) -> JobState:
+        job = await self._insistently(lambda: self._warm().store.get_job(self._job_id))
+        return JobState.EXPIRED if job is None else job.state
+
+    async def _insistently(self, operation: Callable[[], Any]) -> Any:
+        """Repeat while the store is away: a running job waits and goes on."""
+        while True:
+            try:
+                return await operation()
+            except RetryLater as error:
+                log.warning("store_unavailable", job_id=self._job_id, reason=error.message)
+                await asyncio.sleep(STORE_RETRY_SECONDS)
+
+
+async def _ended(task: asyncio.Task[Any]) -> None:
+    """Cancel and wait; what the task had to say is not of interest any more."""
+    task.cancel()
+    await asyncio.wait({task})

@@ -1,0 +1,285 @@
+"""What the service does for a caller, without HTTP and without Ray: accept, report, deliver, stop, remove.
+
+Every doorway (the original's, the job routes, the command line) goes through here. A tenant sees its own jobs alone:
+another's job is not found.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from tts_actors.backends import Catalog, Route
+from tts_actors.config import AppArgs
+from tts_actors.directory import new_job_id
+from tts_actors.errors import (
+    ChunkFailed,
+    Conflict,
+    DirectoryUnavailable,
+    HasGaps,
+    JobExpired,
+    NotFound,
+    NotReady,
+    RequestMismatch,
+)
+from tts_actors.models import (
+    ChunkResult,
+    ChunkSpan,
+    ChunkState,
+    JobInput,
+    JobPlan,
+    JobRecord,
+    JobState,
+    NewJob,
+    SpeechRequest,
+)
+from tts_actors.outputs import OutputFile, Renderer, Segment, chunk_pcm, lay_out
+from tts_actors.planning import PlanBounds, plan_job
+from tts_actors.protocols import ClipStore, Directory, JobStore
+from tts_actors.states import TERMINAL
+
+JOB_ID = re.compile(r"[A-Za-z0-9._-]{3,64}\Z")
+"""What a job id may look like; anything else is not looked up at all."""
+
+ENCODE_WAIT_SECONDS = 50.0
+"""How long a request waits for a compressed file: below the minute at which proxies give up."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkView:
+    """A chunk as a caller sees it: its span, and its result once there is one."""
+
+    span: ChunkSpan
+    result: ChunkResult | None
+    job_state: JobState
+
+    @property
+    def state(self) -> ChunkState:
+        """Pending, completed or failed; a chunk that its job's end left unspoken has failed."""
+        if self.result is not None:
+            return ChunkState.COMPLETED if self.result.clip else ChunkState.FAILED
+        return ChunkState.FAILED if self.job_state in TERMINAL else ChunkState.PENDING
+
+    @property
+    def reason(self) -> str | None:
+        """Why the chunk failed, or None."""
+        if self.result is not None:
+            return self.result.error
+        return f"the job ended {self.job_state.value}" if self.job_state in TERMINAL else None
+
+
+class JobService:
+    """Accepts jobs and answers for them."""
+
+    def __init__(
+        self,
+        args: AppArgs,
+        *,
+        store: JobStore,
+        clips: ClipStore,
+        directory: Directory,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._args = args
+        self._store = store
+        self._clips = clips
+        self._directory = directory
+        self._now = now
+        self._renderer = Renderer(clips)
+        self.catalog = Catalog(args.backends)
+        self._timeouts = args.timeouts.policy()
+        self._retry = args.retry.policy()
+
+    async def plan(self, request: SpeechRequest, text: str) -> JobPlan:
+        """What a job would be: raises what :meth:`create` would raise for its input, and makes nothing."""
+        route = self.catalog.route(request.model, request.voice)
+        bounds = self._bounds(route)
+        if len(text) < 20_000:
+            return plan_job(text, request, bounds=bounds, timeouts=self._timeouts, retry=self._retry)
+        # A book takes tens of milliseconds to split: not on the loop that answers everybody else.
+        return await asyncio.to_thread(
+            plan_job, text, request, bounds=bounds, timeouts=self._timeouts, retry=self._retry
+        )
+
+    def _bounds(self, route: Route) -> PlanBounds:
+        limits = self._args.limits
+        concurrency = min(route.concurrency, limits.max_calls_per_job * limits.max_active_jobs)
+        return PlanBounds(
+            max_characters=limits.max_characters,
+            max_chunks=limits.max_chunks,
+            chunk_characters=route.chunk_characters,
+            concurrency=max(concurrency / limits.max_active_jobs, 1 / limits.max_active_jobs),
+        )
+
+    async def create(
+        self,
+        tenant: str,
+        request: SpeechRequest,
+        text: str,
+        *,
+        job_id: str | None = None,
+        idempotency_key: str | None = None,
+        request_hash: str = "",
+    ) -> tuple[JobRecord, JobPlan]:
+        """Accept a job: when this returns, it is committed. Raises before anything is stored.
+
+        If the id or the key names a job already, that one comes back;
+        :class:`RequestMismatch` if its request was another.
+        """
+        plan = await self.plan(request, text)
+        backlog = await self._store.backlog()
+        wait_ms = backlog.run_timeout_ms // self._args.limits.max_active_jobs
+        created_at_ms = int(self._now() * 1_000)
+        job_timeout_ms = plan.run_timeout_ms + wait_ms
+        job = NewJob(
+            id=job_id or await self._reserve(),
+            tenant=tenant,
+            request=request,
+            text=text,
+            plan=plan,
+            created_at_ms=created_at_ms,
+            deadline_at_ms=created_at_ms + job_timeout_ms,
+            job_timeout_ms=job_timeout_ms,
+            idempotency_key=idempotency_key,
+            request_hash=request_hash,
+        )
+        limit = self._args.limits.max_queued_jobs + self._args.limits.max_active_jobs
+        record = await self._store.create_job(job, max_queued_jobs=limit)
+        if record.tenant != tenant or record.request_hash != request_hash:
+            raise RequestMismatch("this id or idempotency key belongs to a job with another request", "id")
+        if record.id == job.id and record.epoch == 0:
+            await self._start(record.id)
+        return record, plan
+
+    async def _reserve(self) -> str:
+        try:
+            return await self._directory.reserve()
+        except DirectoryUnavailable:
+            return new_job_id()
+
+    async def _start(self, job_id: str) -> None:
+        """The fast path; when it fails the sweep starts the job, within seconds."""
+        try:
+            await self._directory.start(job_id)
+        except DirectoryUnavailable as error:
+            log.warning("job_left_to_sweep", job_id=job_id, reason=error.message)
+
+    async def get(self, tenant: str, job_id: str) -> JobRecord:
+        """The job. Raises :class:`NotFound`, or :class:`JobExpired` when its life is over."""
+        job = await self._store.get_job(job_id) if JOB_ID.match(job_id) else None
+        if job is None or job.tenant != tenant:
+            raise NotFound("there is no such job", "job_id")
+        if job.state is JobState.EXPIRED:
+            raise JobExpired("the job has expired and its audio is gone", "job_id")
+        return job
+
+    async def list_jobs(self, tenant: str, *, limit: int, after: str | None, state: JobState | None) -> list[JobRecord]:
+        """The tenant's jobs, newest first."""
+        return await self._store.list_jobs(tenant, limit=limit, after=after, state=state)
+
+    async def wait(self, tenant: str, job_id: str, seconds: float) -> JobRecord:
+        """The job once it has ended, or as it is after ``seconds``."""
+        job = await self.get(tenant, job_id)
+        give_up = time.monotonic() + seconds
+        while job.state not in TERMINAL and (remaining := give_up - time.monotonic()) > 0:
+            await self._directory.wait(job_id, job.version, remaining)
+            job = await self.get(tenant, job_id)
+        return job
+
+    async def input(self, tenant: str, job_id: str) -> tuple[JobRecord, JobInput]:
+        """The job with its text and plan."""
+        job = await self.get(tenant, job_id)
+        found = await self._store.get_input(job_id)
+        if found is None:
+            raise NotFound("there is no such job", "job_id")
+        return job, found
+
+    async def chunks(self, tenant: str, job_id: str) -> list[ChunkView]:
+        """All chunks in text order."""
+        job, given = await self.input(tenant, job_id)
+        results = {result.index: result for result in await self._store.get_chunks(job_id)}
+        return [ChunkView(span, results.get(span.index), job.state) for span in given.plan.spans]
+
+    async def chunk(self, tenant: str, job_id: str, index: int) -> tuple[ChunkView, JobInput, JobRecord]:
+        """One chunk. Raises :class:`NotFound` for an index that the job has not."""
+        job, given = await self.input(tenant, job_id)
+        if not 0 <= index < job.chunk_total:
+            raise NotFound(f"the job has chunks 0 to {job.chunk_total - 1}", "chunk_index")
+        result = await self._store.get_chunk(job_id, index)
+        return ChunkView(given.plan.spans[index], result, job.state), given, job
+
+    async def chunk_audio(self, view: ChunkView, job: JobRecord) -> bytes:
+        """The chunk as little-endian s16 at 24 kHz with the pause behind it.
+
+        Raises :class:`NotReady` while it is pending and :class:`ChunkFailed` when it failed for good.
+        """
+        if view.state is ChunkState.PENDING:
+            raise NotReady("the chunk is not spoken yet", job.poll_after_ms / 1_000)
+        if view.state is ChunkState.FAILED or view.result is None:
+            raise ChunkFailed(view.reason or "the chunk failed", "chunk_index")
+        segment = lay_out([view.span], [view.result], job.request.speed)[0]
+        return await chunk_pcm(segment, self._clips)
+
+    async def layout(self, tenant: str, job_id: str) -> tuple[JobRecord, JobInput, list[Segment]]:
+        """The finished job's segments. Raises :class:`NotReady` before that."""
+        job, given = await self.input(tenant, job_id)
+        if job.state not in TERMINAL:
+            raise NotReady(f"the job is {job.state.value}", job.poll_after_ms / 1_000)
+        results = await self._store.get_chunks(job_id)
+        return job, given, lay_out(given.plan.spans, results, job.request.speed)
+
+    async def output(
+        self, tenant: str, job_id: str, fmt: str | None, *, silence_for_gaps: bool
+    ) -> tuple[JobRecord, OutputFile]:
+        """The finished file. Raises :class:`NotReady`, or :class:`HasGaps` unless gaps may be silent."""
+        job, _, segments = await self.layout(tenant, job_id)
+        missing = [segment.index for segment in segments if segment.clip is None]
+        if len(missing) == len(segments):
+            raise HasGaps("nothing of this job was spoken", "gaps")
+        if missing and not silence_for_gaps:
+            shown = ", ".join(map(str, missing[:10])) + (" ..." if len(missing) > 10 else "")
+            raise HasGaps(f"chunks {shown} are missing; gaps=silence fills them with silence", "gaps")
+        try:
+            output = await self._renderer.output(
+                job_id, segments, fmt or job.request.response_format, ENCODE_WAIT_SECONDS
+            )
+        except TimeoutError:
+            raise NotReady("the file is being encoded", 10.0) from None
+        return job, output
+
+    async def cancel(self, tenant: str, job_id: str) -> JobRecord:
+        """Stop the job; one that has ended already is left as it is."""
+        job = await self.get(tenant, job_id)
+        if job.state not in TERMINAL:
+            await self._directory.cancel(job_id)
+            job = await self.get(tenant, job_id)
+        return job
+
+    async def retry(self, tenant: str, job_id: str) -> JobRecord:
+        """Speak the failed chunks again; the others keep their clips."""
+        job = await self.get(tenant, job_id)
+        if job.state not in (JobState.FAILED, JobState.COMPLETED_WITH_GAPS):
+            raise Conflict(f"only a failed job can be retried; this one is {job.state.value}", "status")
+        await self._directory.forget(job_id)
+        now_ms = int(self._now() * 1_000)
+        job = await self._store.requeue(job_id, now_ms=now_ms, deadline_at_ms=now_ms + job.job_timeout_ms)
+        await self._start(job_id)
+        return job
+
+    async def delete(self, tenant: str, job_id: str) -> None:
+        """Remove the job, its rows and its audio; a running one is stopped first."""
+        if not JOB_ID.match(job_id):
+            raise NotFound("there is no such job", "job_id")
+        job = await self._store.get_job(job_id)
+        if job is None or job.tenant != tenant:
+            raise NotFound("there is no such job", "job_id")
+        if job.state not in TERMINAL:
+            await self._directory.cancel(job_id)
+        await self._directory.forget(job_id)
+        await self._store.delete_job(job_id)
+        await self._clips.delete_prefix(job_id)

@@ -1,0 +1,201 @@
+"""A finished job's audio as one file: a table of clips and silences, readable from any byte.
+
+The stored clips are trimmed and faded, so joining is laying them side by side with pauses between. WAV and PCM outputs
+are not stored: any range of them is put together from the clips. Compressed outputs are encoded once, by one encoder,
+and kept beside the clips.
+"""
+
+import asyncio
+import bisect
+import hashlib
+import itertools
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol, cast
+
+import numpy as np
+
+from tts_actors.audio import (
+    MEDIA_TYPES,
+    WAV_HEADER_BYTES,
+    Pcm,
+    encode_file,
+    pause_samples,
+    pcm_of_wav,
+    wav_header,
+)
+from tts_actors.errors import StoreUnavailable
+from tts_actors.models import SAMPLE_RATE_HZ, ChunkResult, ChunkSpan, Clip
+from tts_actors.protocols import ClipStore
+
+BYTES_PER_SAMPLE = 2
+
+GAP_SAMPLES = SAMPLE_RATE_HZ
+"""Silence in the place of a failed chunk: one second, longer than any pause, so that a listener notices."""
+
+READ_BYTES = 256 * 1024
+"""Largest piece in which a file is handed on: bounds memory per reader."""
+
+ENCODER_VERSION = "1"
+"""Part of every ETag: raise it when encoders or their settings change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One chunk's place in the output: its clip (None: a gap) and the silence behind it, in samples."""
+
+    index: int
+    clip: Clip | None
+    pause_samples: int
+
+    @property
+    def samples(self) -> int:
+        """Length of the segment, pause included."""
+        return (self.clip.samples if self.clip else GAP_SAMPLES) + self.pause_samples
+
+
+class OutputFile(Protocol):
+    """A file of known size that can be read from any byte."""
+
+    media_type: str
+    etag: str
+    size: int
+
+    def read(self, start: int, end: int) -> AsyncIterator[bytes]:
+        """Bytes ``[start, end)`` in pieces of at most ``READ_BYTES``."""
+
+
+def lay_out(spans: Sequence[ChunkSpan], results: Sequence[ChunkResult], speed: float) -> list[Segment]:
+    """Segments in text order, one a chunk. A chunk without a clip becomes a gap."""
+    clips = {result.index: result.clip for result in results}
+    return [
+        Segment(span.index, clips.get(span.index), pause_samples(span.boundary, speed=speed)) for span in spans
+    ]
+
+
+def output_etag(segments: Sequence[Segment], fmt: str) -> str:
+    """A strong validator: equal for equal bytes, because clips are named by their content."""
+    digest = hashlib.sha256(f"{ENCODER_VERSION}\0{fmt}".encode())
+    for segment in segments:
+        digest.update(f"\0{segment.clip.sha256 if segment.clip else 'gap'}:{segment.pause_samples}".encode())
+    return digest.hexdigest()[:32]
+
+
+class JoinedOutput:
+    """A ``wav`` or ``pcm`` output: header, clips and silences, put together where it is read."""
+
+    def __init__(self, segments: Sequence[Segment], fmt: str, clips: ClipStore) -> None:
+        self._segments = list(segments)
+        self._clips = clips
+        self.media_type = MEDIA_TYPES[fmt]
+        self.etag = output_etag(segments, fmt)
+        samples = sum(segment.samples for segment in segments)
+        self._header = wav_header(samples) if fmt == "wav" else b""
+        self._starts = list(itertools.accumulate((s.samples for s in segments), initial=0))
+        self.size = len(self._header) + samples * BYTES_PER_SAMPLE
+
+    async def read(self, start: int, end: int) -> AsyncIterator[bytes]:
+        if start < len(self._header):
+            yield self._header[start : min(end, len(self._header))]
+        first, last = max(0, start - len(self._header)), max(0, end - len(self._header))
+        position = bisect.bisect_right(self._starts, first // BYTES_PER_SAMPLE) - 1
+        while first < last:
+            segment, base = self._segments[position], self._starts[position] * BYTES_PER_SAMPLE
+            stop = min(last, base + segment.samples * BYTES_PER_SAMPLE)
+            async for piece in self._segment(segment, first - base, stop - base):
+                yield piece
+            first, position = stop, position + 1
+
+    async def _segment(self, segment: Segment, start: int, end: int) -> AsyncIterator[bytes]:
+        spoken = (segment.clip.samples if segment.clip else 0) * BYTES_PER_SAMPLE
+        while start < end:
+            stop = min(end, start + READ_BYTES, spoken if start < spoken else end)
+            if segment.clip is not None and start < spoken:
+                offset = WAV_HEADER_BYTES
+                yield await self._clips.get_range(segment.clip.key, offset + start, offset + stop)
+            else:
+                yield bytes(stop - start)
+            start = stop
+
+
+class StoredOutput:
+    """A compressed output that lies in the clip store as one object."""
+
+    def __init__(self, key: str, size: int, fmt: str, etag: str, clips: ClipStore) -> None:
+        self._key = key
+        self._clips = clips
+        self.media_type = MEDIA_TYPES[fmt]
+        self.etag = etag
+        self.size = size
+
+    async def read(self, start: int, end: int) -> AsyncIterator[bytes]:
+        while start < end:
+            stop = min(end, start + READ_BYTES)
+            yield await self._clips.get_range(self._key, start, stop)
+            start = stop
+
+
+class Renderer:
+    """Makes output files; each compressed one once, however many ask for it at the same time."""
+
+    def __init__(self, clips: ClipStore) -> None:
+        self._clips = clips
+        self._rendering: dict[str, asyncio.Task[int]] = {}
+
+    async def output(self, job_id: str, segments: Sequence[Segment], fmt: str, wait_seconds: float) -> OutputFile:
+        """The output file. Raises :class:`TimeoutError` if encoding it takes longer than ``wait_seconds``.
+
+        The encoding goes on then: ask again.
+        """
+        if fmt in ("wav", "pcm"):
+            return JoinedOutput(segments, fmt, self._clips)
+        etag = output_etag(segments, fmt)
+        key = f"{job_id}/outputs/{etag}.{fmt}"
+        size = await self._clips.size(key)
+        if size is None:
+            task = self._rendering.get(key)
+            if task is None:
+                task = self._rendering[key] = asyncio.create_task(self._render(key, segments, fmt))
+                task.add_done_callback(lambda _: self._rendering.pop(key, None))
+            async with asyncio.timeout(wait_seconds):
+                size = await asyncio.shield(task)
+        return StoredOutput(key, size, fmt, etag, self._clips)
+
+    async def _render(self, key: str, segments: Sequence[Segment], fmt: str) -> int:
+        loop = asyncio.get_running_loop()
+
+        def fetch(clip_key: str) -> bytes | None:
+            return asyncio.run_coroutine_threadsafe(self._clips.get(clip_key), loop).result()
+
+        with tempfile.NamedTemporaryFile(suffix=f".{fmt}") as file:
+
+            def encode() -> int:
+                encode_file(fmt, _pieces(segments, fetch), cast("BinaryIO", file))
+                file.flush()
+                return file.seek(0, 2)
+
+            size = await asyncio.to_thread(encode)
+            await self._clips.put_file(key, file.name)
+        return size
+
+
+def _pieces(segments: Sequence[Segment], fetch: Callable[[str], bytes | None]) -> Iterator[Pcm]:
+    """The joined samples, one clip in memory at a time."""
+    for segment in segments:
+        silence = segment.pause_samples
+        if segment.clip is None:
+            silence += GAP_SAMPLES
+        else:
+            body = fetch(segment.clip.key)
+            if body is None:
+                raise StoreUnavailable(f"the clip of chunk {segment.index} is missing", 5.0)
+            yield pcm_of_wav(body)
+        if silence:
+            yield np.zeros(silence, np.int16)
+
+
+async def chunk_pcm(segment: Segment, clips: ClipStore) -> bytes:
+    """One chunk as little-endian s16, its pause included: all chunks one after the other are the ``pcm`` output."""
+    output = JoinedOutput([segment], "pcm", clips)
+    return b"".join([piece async for piece in output.read(0, output.size)])

@@ -1,0 +1,201 @@
+"""The seams: what one layer promises the next. Nothing here does anything.
+
+The HTTP layer, the job actor and the directory know each other only through these, so each runs with or without Ray.
+"""
+
+from collections.abc import AsyncGenerator, Collection, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from tts_actors.models import (
+    Attempt,
+    Backlog,
+    ChunkResult,
+    JobCounts,
+    JobInput,
+    JobRecord,
+    JobState,
+    Lease,
+    NewJob,
+    SliceOrder,
+    SliceProgress,
+)
+
+
+class JobStore(Protocol):
+    """Where the truth about jobs lives. Raises :class:`StoreUnavailable` when it cannot be reached.
+
+    Every write that belongs to a running job names the epoch it was claimed with and raises :class:`StaleEpoch` if the
+    job has been claimed again since.
+    """
+
+    async def create_job(self, job: NewJob, *, max_queued_jobs: int | None) -> JobRecord:
+        """Commit the job. With an idempotency key that exists already, return the job it made instead.
+
+        Raises :class:`QueueFull` if ``max_queued_jobs`` jobs are waiting already (None: do not look).
+        """
+
+    async def get_job(self, job_id: str) -> JobRecord | None: ...
+
+    async def find_by_key(self, tenant: str, idempotency_key: str) -> JobRecord | None: ...
+
+    async def get_input(self, job_id: str) -> JobInput | None: ...
+
+    async def list_jobs(
+        self, tenant: str, *, limit: int, after: str | None, state: JobState | None
+    ) -> list[JobRecord]: ...
+
+    async def get_chunk(self, job_id: str, index: int) -> ChunkResult | None: ...
+
+    async def get_chunks(self, job_id: str) -> list[ChunkResult]: ...
+
+    async def claim(self, job_id: str, *, owner: str, now_ms: int, lease_ms: int) -> JobRecord | None:
+        """Become the job's owner under a new epoch; None if it is terminal, gone or somebody else's."""
+
+    async def record(
+        self,
+        job_id: str,
+        epoch: int,
+        *,
+        results: Sequence[ChunkResult],
+        counts: JobCounts,
+        lease_until_ms: int,
+    ) -> int:
+        """Commit results and counts together and prolong the lease; returns the job's new version."""
+
+    async def finish(
+        self,
+        job_id: str,
+        epoch: int,
+        *,
+        state: JobState,
+        now_ms: int,
+        expires_at_ms: int,
+        error: tuple[str, str] | None,
+    ) -> int:
+        """Commit a terminal state; returns the job's new version."""
+
+    async def requeue(self, job_id: str, *, now_ms: int, deadline_at_ms: int) -> JobRecord:
+        """Put a failed job or one with gaps back into the queue, its failed chunks forgotten."""
+
+    async def delete_job(self, job_id: str) -> bool: ...
+
+    async def queued_jobs(self, *, limit: int) -> list[str]:
+        """Jobs waiting to run, by priority, then age."""
+
+    async def due_jobs(self, *, now_ms: int, limit: int) -> list[tuple[str, JobState]]:
+        """Jobs whose alarm has passed: dead owners, forgotten queue entries, ended lives."""
+
+    async def expire(self, job_id: str) -> None:
+        """Mark a finished job as expired; its clips are the caller's to remove."""
+
+    async def backlog(self) -> Backlog: ...
+
+    async def ping(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class ClipStore(Protocol):
+    """Where audio lives: write-once objects under slash-separated keys."""
+
+    async def put(self, key: str, body: bytes) -> None:
+        """Store unless the key exists; an existing object is left as it is."""
+
+    async def put_file(self, key: str, path: str) -> None:
+        """Like :meth:`put`, from a local file, without reading it whole."""
+
+    async def get(self, key: str) -> bytes | None: ...
+
+    async def get_range(self, key: str, start: int, end: int) -> bytes: ...
+
+    async def size(self, key: str) -> int | None: ...
+
+    async def delete_prefix(self, prefix: str) -> None: ...
+
+    async def ping(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One piece of text for one backend, in that backend's own names."""
+
+    text: str
+    model: str
+    voice: str
+    speed: float
+    instructions: str | None
+    language: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a backend sent, unjudged."""
+
+    body: bytes
+    content_type: str | None
+    raw_rate_hz: int | None = None
+
+
+class Backend(Protocol):
+    """A speech server behind one protocol. Raises :class:`BackendError`; knows neither retries nor timeouts."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def speak(self, utterance: Utterance) -> Reply: ...
+
+    async def check(self) -> None:
+        """Raise :class:`BackendError` unless the server answers."""
+
+
+class LeaseSource(Protocol):
+    """Who may call which backend now; the limit holds over all jobs."""
+
+    async def acquire(self, job_id: str, *, usable: Collection[str], avoid: Collection[str]) -> Lease:
+        """Wait for permission to call one of ``usable``; ``avoid`` only if there is no other."""
+
+    def release(self, lease: Lease, attempt: Attempt) -> None:
+        """Give the permission back and tell how the call went; never waits."""
+
+
+class Dispatch(Protocol):
+    """Runs slices of a job somewhere and streams what comes of them."""
+
+    def __call__(self, order: SliceOrder) -> AsyncGenerator[SliceProgress]: ...
+
+
+class JobHandle(Protocol):
+    """A job actor seen from outside. Raises :class:`DirectoryUnavailable` once the actor is gone."""
+
+    async def run(self) -> JobState: ...
+
+    async def cancel(self) -> None: ...
+
+    async def wait(self, version: int, timeout_seconds: float) -> int: ...
+
+    def kill(self) -> None: ...
+
+
+class Spawner(Protocol):
+    """Starts job actors. ``spawn`` returns once the actor answers; its name is the job id."""
+
+    async def spawn(self, job_id: str) -> JobHandle: ...
+
+
+class Directory(Protocol):
+    """What the HTTP side asks of the job directory. Raises :class:`DirectoryUnavailable` while there is none."""
+
+    async def reserve(self) -> str:
+        """A fresh job id, with a warm actor waiting under that name if there is one."""
+
+    async def start(self, job_id: str) -> None:
+        """A committed job may run: now, or when capacity frees."""
+
+    async def cancel(self, job_id: str) -> None: ...
+
+    async def forget(self, job_id: str) -> None:
+        """Stop the job's actor, if any: the job is about to be deleted."""
+
+    async def wait(self, job_id: str, version: int, timeout_seconds: float) -> None:
+        """Return when the job's version passes ``version``, at the latest after the time-out."""

@@ -1,0 +1,51 @@
+"""One short text, one backend call, no job: same timeout, retry, lease and take check as a chunk of a job."""
+
+import time
+from collections.abc import Awaitable, Callable
+
+from tts_actors.chunk_worker import CallContext, Piece, WorkerTools, call_backend_tts, describe_clip
+from tts_actors.config import AppArgs
+from tts_actors.errors import BackendError, RequestTooLarge
+from tts_actors.models import Clip, SpeechRequest
+from tts_actors.text import check_text, spoken_text
+
+NO_JOB = "-"
+"""Stands for a job id towards the backend pool: all single calls share one turn."""
+
+
+class SingleCall:
+    """Speaks texts that fit in one call. ``tools`` gives the open connections and the pool."""
+
+    def __init__(self, args: AppArgs, tools: Callable[[], Awaitable[WorkerTools]]) -> None:
+        self._timeouts = args.timeouts.policy()
+        self._retry = args.retry.policy()
+        self._tools = tools
+
+    async def speak(self, request: SpeechRequest, text: str) -> tuple[bytes, int]:
+        """A WAV file and the timeout that bounded each attempt, milliseconds.
+
+        Raises :class:`RequestTooLarge` for text that no backend takes in one call and :class:`BackendError` when the
+        call failed for good.
+        """
+        check_text(text)
+        tools = await self._tools()
+        route = tools.catalog.route(request.model, request.voice)
+        if len(text) > route.chunk_characters:
+            raise RequestTooLarge(
+                f"the text has {len(text)} characters; one call takes {route.chunk_characters}: make a job", "text"
+            )
+        taken = b""
+
+        async def keep(wav: bytes) -> Clip:
+            nonlocal taken
+            taken = wav
+            return describe_clip("", wav)
+
+        deadline_at_ms = int(time.time() * 1_000) + self._retry.longest_ms(self._timeouts.timeout_ms(len(text)))
+        context = CallContext(NO_JOB, request, route, self._timeouts, deadline_at_ms, tools)
+        result = await call_backend_tts(Piece(0, len(text), spoken_text(text)), context, keep)
+        if result.error is not None:
+            last = result.attempts[-1] if result.attempts else None
+            kind = last.outcome if last else "timeout"
+            raise BackendError(result.error, kind, last.status if last else None, False)
+        return taken, result.timeout_ms

@@ -1,0 +1,7 @@
+"""Adapters of the store seams: SQL for jobs, object storage for clips."""
+
+from tts_actors.stores.clips import ObjectClipStore
+from tts_actors.stores.jobs import SqlJobStore
+from tts_actors.stores.migrate import migrate
+
+__all__ = ["ObjectClipStore", "SqlJobStore", "migrate"]

@@ -1,0 +1,49 @@
+"""Brings a job store's schema to the version this code needs, through Alembic."""
+
+import asyncio
+import fcntl
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from sqlalchemy.ext.asyncio import create_async_engine
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+def sqlite_path(store_url: str) -> Path | None:
+    """The database file of an SQLite URL, or None for another database."""
+    url = sa.make_url(store_url)
+    if url.get_backend_name() != "sqlite" or not url.database:
+        return None
+    return Path(url.database)
+
+
+async def migrate(store_url: str) -> None:
+    """Create or upgrade the schema; does nothing when it is current. Safe to call from several processes at once."""
+    path = sqlite_path(store_url)
+    if path is None:
+        await _upgrade(store_url)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.with_suffix(".migrate-lock"), "w") as lock:  # noqa: ASYNC230 - one tiny local file
+        # SQLite's DDL is transactional but Alembic's version check is not: one process at a time.
+        await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+        await _upgrade(store_url)
+
+
+async def _upgrade(store_url: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    engine = create_async_engine(store_url)
+    try:
+        async with engine.begin() as connection:
+            await connection.run_sync(_run, config)
+    finally:
+        await engine.dispose()
+
+
+def _run(connection: sa.Connection, config: Config) -> None:
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

@@ -1,0 +1,79 @@
+"""The job store's tables. A change here needs a migration beside it (a test compares the two)."""
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("tenant", String(64), nullable=False),
+    Column("state", String(24), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("activations", Integer, nullable=False),
+    Column("owner", String(64)),
+    Column("next_alarm_at_ms", BigInteger, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("request", Text, nullable=False),
+    Column("request_hash", String(64), nullable=False),
+    Column("idempotency_key", String(255)),
+    Column("character_count", Integer, nullable=False),
+    Column("chunk_total", Integer, nullable=False),
+    Column("chunks_completed", Integer, nullable=False),
+    Column("chunks_failed", Integer, nullable=False),
+    Column("chunks_in_flight", Integer, nullable=False),
+    Column("audio_samples", BigInteger, nullable=False),
+    Column("characters_done", Integer, nullable=False),
+    Column("orchestrator_timeout_ms", Integer, nullable=False),
+    Column("job_timeout_ms", BigInteger, nullable=False),
+    Column("run_timeout_ms", BigInteger, nullable=False),
+    Column("poll_after_ms", Integer, nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("started_at_ms", BigInteger),
+    Column("finished_at_ms", BigInteger),
+    Column("expires_at_ms", BigInteger),
+    Column("deadline_at_ms", BigInteger, nullable=False),
+    Column("error_code", String(64)),
+    Column("error_message", Text),
+    UniqueConstraint("tenant", "idempotency_key", name="uq_jobs_idempotency_key"),
+    Index("ix_jobs_alarm", "next_alarm_at_ms"),
+    Index("ix_jobs_queue", "state", "priority", "created_at_ms"),
+    Index("ix_jobs_listing", "tenant", "created_at_ms", "id"),
+)
+
+job_inputs = Table(
+    "job_inputs",
+    metadata,
+    Column("job_id", String(64), ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("text", Text, nullable=False),
+    Column("plan", Text, nullable=False),
+)
+
+chunks = Table(
+    "chunks",
+    metadata,
+    Column("job_id", String(64), ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("chunk_index", Integer, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("timeout_ms", Integer, nullable=False),
+    Column("clip_key", String(255)),
+    Column("samples", BigInteger),
+    Column("sha256", String(64)),
+    Column("error", Text),
+    Column("attempts", Text, nullable=False),
+    PrimaryKeyConstraint("job_id", "chunk_index"),
+)
