@@ -22,6 +22,7 @@ from tts_actors.cluster.tools import worker_tools
 from tts_actors.config import AppArgs
 from tts_actors.errors import BackendError
 from tts_actors.job_service import JobService
+from tts_actors.logs import configure_logs
 from tts_actors.single_call import SingleCall
 from tts_actors.stores import ObjectClipStore, SqlJobStore, migrate
 
@@ -32,6 +33,7 @@ class Ingress:
     """The HTTP door of the service; every replica is alike and keeps nothing that is not in the stores."""
 
     def __init__(self, args: AppArgs) -> None:
+        configure_logs()
         self._args = args
         self._gateway = Gateway(args)
         self._store = SqlJobStore(args.store_url)

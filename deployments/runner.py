@@ -46,12 +46,19 @@ def main(
     _check_port_free(http["host"], http["port"])
     for name, value in RAY_DEFAULTS.items():
         os.environ.setdefault(name, value)
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have started us with SIGINT ignored
+        signal.signal(number, _interrupt)
     failure: list[str] = []
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as filled:
         yaml.safe_dump(document, filled)
         filled.flush()
-        ray.init(address="local", include_dashboard=False, namespace="serve", logging_level=logging.WARNING)
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            namespace="serve",
+            logging_level=logging.WARNING,
+            _node_ip_address="127.0.0.1",  # else Ray listens where every host can reach it
+        )
         url = f"http://{http['host']}:{http['port']}"
         threading.Thread(target=_watch, args=(url, failure), daemon=True).start()
         try:

@@ -97,8 +97,13 @@ class AuthArgs(_Section):
 class AppArgs(_Section):
     """The whole configuration of the service."""
 
-    store_url: str = Field("sqlite+aiosqlite:///{DATA}/jobs.db", description="SQLAlchemy URL of the job store")
-    clip_url: str = Field("file://{DATA}/clips", description="URL of the clip store")
+    store_url: str = Field(
+        default_factory=lambda: str(_filled("sqlite+aiosqlite:///{DATA}/jobs.db")),
+        description="SQLAlchemy URL of the job store",
+    )
+    clip_url: str = Field(
+        default_factory=lambda: str(_filled("file://{DATA}/clips")), description="URL of the clip store"
+    )
     backends: tuple[BackendArgs, ...] = Field(min_length=1, description="One or many speech servers")
     timeouts: TimeoutArgs = TimeoutArgs()
     retry: RetryArgs = RetryArgs()

@@ -73,8 +73,9 @@ class JobActor:
         self._stopped = asyncio.Event()
 
     async def ready(self) -> str:
-        """Answers once the process is up: the job id."""
-        self._warm()
+        """Answers once the process is up and its store connection is warm: the job id."""
+        with contextlib.suppress(RetryLater):  # a store that is away now may be back when the job comes
+            await self._warm().store.warm()
         return self._job_id
 
     async def run(self) -> JobState:
@@ -288,7 +289,8 @@ class JobActor:
 
     async def retrieve_chunk(self, index: int) -> ChunkResult | None:
         """A chunk's result, or None while there is none."""
-        return await self._warm().store.get_chunk(self._job_id, index)
+        found = await self._warm().store.get_chunk(self._job_id, index)
+        return None if found is None else found[1]
 
     def _warm(self) -> ActorTools:
         if self._tools is None:

@@ -216,7 +216,7 @@ class JobPlan:
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """A job about to be committed. ``deadline_at_ms`` is absolute: no restart extends it."""
+    """A job about to be committed."""
 
     id: str
     tenant: str
@@ -224,8 +224,6 @@ class NewJob:
     text: str
     plan: JobPlan
     created_at_ms: int
-    deadline_at_ms: int
-    job_timeout_ms: int
     idempotency_key: str | None = None
     request_hash: str = ""
 

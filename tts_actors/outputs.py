@@ -69,9 +69,7 @@ class OutputFile(Protocol):
 def lay_out(spans: Sequence[ChunkSpan], results: Sequence[ChunkResult], speed: float) -> list[Segment]:
     """Segments in text order, one a chunk. A chunk without a clip becomes a gap."""
     clips = {result.index: result.clip for result in results}
-    return [
-        Segment(span.index, clips.get(span.index), pause_samples(span.boundary, speed=speed)) for span in spans
-    ]
+    return [Segment(span.index, clips.get(span.index), pause_samples(span.boundary, speed=speed)) for span in spans]
 
 
 def output_etag(segments: Sequence[Segment], fmt: str) -> str:
@@ -170,13 +168,16 @@ class Renderer:
 
         with tempfile.NamedTemporaryFile(suffix=f".{fmt}") as file:
 
-            def encode() -> int:
+            def encode() -> None:
                 encode_file(fmt, _pieces(segments, fetch), cast("BinaryIO", file))
                 file.flush()
-                return file.seek(0, 2)
 
-            size = await asyncio.to_thread(encode)
+            await asyncio.to_thread(encode)
             await self._clips.put_file(key, file.name)
+        # Another process may have been first, and Ogg's serial numbers differ: what lies there now is what is served.
+        size = await self._clips.size(key)
+        if size is None:
+            raise StoreUnavailable("the encoded file is missing", 5.0)
         return size
 
 
@@ -190,7 +191,10 @@ def _pieces(segments: Sequence[Segment], fetch: Callable[[str], bytes | None]) -
             body = fetch(segment.clip.key)
             if body is None:
                 raise StoreUnavailable(f"the clip of chunk {segment.index} is missing", 5.0)
-            yield pcm_of_wav(body)
+            try:
+                yield pcm_of_wav(body)
+            except ValueError as error:
+                raise StoreUnavailable(f"the clip of chunk {segment.index} is damaged", 60.0) from error
         if silence:
             yield np.zeros(silence, np.int16)
 

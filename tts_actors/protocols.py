@@ -3,7 +3,7 @@
 The HTTP layer, the job actor and the directory know each other only through these, so each runs with or without Ray.
 """
 
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,10 +29,11 @@ class JobStore(Protocol):
     job has been claimed again since.
     """
 
-    async def create_job(self, job: NewJob, *, max_queued_jobs: int | None) -> JobRecord:
-        """Commit the job. With an idempotency key that exists already, return the job it made instead.
+    async def create_job(self, job: NewJob, admit: Callable[[Backlog], int]) -> JobRecord:
+        """Commit the job. If its id or idempotency key exists already, return the job that has it instead.
 
-        Raises :class:`QueueFull` if ``max_queued_jobs`` jobs are waiting already (None: do not look).
+        ``admit`` is asked inside the transaction what waiting behind the present backlog may cost, milliseconds; that
+        is added to the job's time-out and its deadline. What it raises is raised, and nothing is stored.
         """
 
     async def get_job(self, job_id: str) -> JobRecord | None: ...
@@ -45,7 +46,8 @@ class JobStore(Protocol):
         self, tenant: str, *, limit: int, after: str | None, state: JobState | None
     ) -> list[JobRecord]: ...
 
-    async def get_chunk(self, job_id: str, index: int) -> ChunkResult | None: ...
+    async def get_chunk(self, job_id: str, index: int) -> tuple[JobRecord, ChunkResult | None] | None:
+        """The job and the chunk's result if it has one, read together; None if there is no such job."""
 
     async def get_chunks(self, job_id: str) -> list[ChunkResult]: ...
 
@@ -89,7 +91,8 @@ class JobStore(Protocol):
     async def expire(self, job_id: str) -> None:
         """Mark a finished job as expired; its clips are the caller's to remove."""
 
-    async def backlog(self) -> Backlog: ...
+    async def warm(self) -> None:
+        """Go through the statements of a running job once, without effect, so that the first job need not wait."""
 
     async def ping(self) -> None: ...
 

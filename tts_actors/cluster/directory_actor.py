@@ -13,6 +13,7 @@ from tts_actors.cluster.job_actors import RaySpawner
 from tts_actors.config import AppArgs
 from tts_actors.directory import JobDirectory
 from tts_actors.errors import DirectoryUnavailable
+from tts_actors.logs import configure_logs
 from tts_actors.stores import ObjectClipStore, SqlJobStore, migrate
 
 LEASE_MARGIN_SECONDS = 15.0
@@ -29,6 +30,7 @@ class DirectoryActor:
     """
 
     def __init__(self, args: AppArgs, version: str) -> None:
+        configure_logs()
         self._args = args
         self._version = version
         self._directory: JobDirectory | None = None

@@ -12,11 +12,13 @@ from tts_actors.chunk_worker import synthesize_chunks
 from tts_actors.cluster.tools import worker_tools
 from tts_actors.config import AppArgs
 from tts_actors.job_actor import WorkerLost
+from tts_actors.logs import configure_logs
 from tts_actors.models import SliceOrder, SliceProgress
 
 
 def _synthesize_slice(order: SliceOrder, args: AppArgs, pool: Any, job_actor: Any) -> Iterator[SliceProgress]:
     """Speak a slice in this worker process. Ray refuses ``async def`` tasks, so the loop is stepped by hand."""
+    configure_logs()
     loop = asyncio.new_event_loop()
     stream = _until_stopped(order, args, pool, job_actor)
     try:

@@ -13,6 +13,7 @@ from tts_actors.cluster.names import NAMESPACE
 from tts_actors.config import AppArgs
 from tts_actors.errors import DirectoryUnavailable
 from tts_actors.job_actor import ActorTools, JobActor
+from tts_actors.logs import configure_logs
 from tts_actors.models import JobState
 from tts_actors.stores import SqlJobStore
 
@@ -22,6 +23,7 @@ START_SECONDS = 60.0
 
 def open_actor_tools(args: AppArgs, owner: str, pool: Any) -> ActorTools:
     """A job actor's tools, made in its own process."""
+    configure_logs()
     return ActorTools(store=SqlJobStore(args.store_url), dispatch=RayDispatch(args, pool), args=args, owner=owner)
 
 

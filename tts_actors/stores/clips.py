@@ -41,8 +41,9 @@ class ObjectClipStore:
 
     async def put_file(self, key: str, path: str) -> None:
         try:
-            # Outputs are derived and deterministic: writing one again gives the same bytes.
-            await obstore.put_async(self._store, key, Path(path))
+            await obstore.put_async(self._store, key, Path(path), mode="create")
+        except AlreadyExistsError:
+            return
         except (BaseError, OSError) as error:
             raise _unavailable(error) from error
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
-from sqlalchemy.ext.asyncio import create_async_engine
+
+from tts_actors.stores.engines import open_database
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -36,14 +37,13 @@ async def migrate(store_url: str) -> None:
 async def _upgrade(store_url: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
-    engine = create_async_engine(store_url)
+
+    def upgrade(connection: sa.Connection) -> None:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+    database = open_database(store_url)
     try:
-        async with engine.begin() as connection:
-            await connection.run_sync(_run, config)
+        await database.write(upgrade)
     finally:
-        await engine.dispose()
-
-
-def _run(connection: sa.Connection, config: Config) -> None:
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+        await database.close()

@@ -13,8 +13,12 @@ PRIORITIES = {Priority.INTERACTIVE: 0, Priority.BATCH: 1}
 _PLAIN_COLUMNS = tuple(f.name for f in dataclasses.fields(JobRecord) if f.name not in {"state", "request"})
 
 
-def job_row(job: NewJob, grace_ms: int) -> dict[str, Any]:
-    """The first row of a job: queued, unowned, its alarm set ``grace_ms`` ahead."""
+def job_row(job: NewJob, wait_ms: int, grace_ms: int) -> dict[str, Any]:
+    """The first row of a job: queued, unowned, its alarm set ``grace_ms`` ahead.
+
+    It may take what its run may take plus ``wait_ms`` in the queue; the deadline is absolute, no restart extends it.
+    """
+    job_timeout_ms = job.plan.run_timeout_ms + wait_ms
     return {
         "id": job.id,
         "tenant": job.tenant,
@@ -36,14 +40,14 @@ def job_row(job: NewJob, grace_ms: int) -> dict[str, Any]:
         "audio_samples": 0,
         "characters_done": 0,
         "orchestrator_timeout_ms": job.plan.orchestrator_timeout_ms,
-        "job_timeout_ms": job.job_timeout_ms,
+        "job_timeout_ms": job_timeout_ms,
         "run_timeout_ms": job.plan.run_timeout_ms,
         "poll_after_ms": job.plan.poll_after_ms,
         "created_at_ms": job.created_at_ms,
         "started_at_ms": None,
         "finished_at_ms": None,
         "expires_at_ms": None,
-        "deadline_at_ms": job.deadline_at_ms,
+        "deadline_at_ms": job.created_at_ms + job_timeout_ms,
         "error_code": None,
         "error_message": None,
     }

@@ -1,0 +1,53 @@
+# Every command sets up what it needs first; the second time that takes no time.
+PYTHON ?= python3
+PORT ?= 8000
+CONFIG ?= serve_config.yaml
+DATA ?= ./data
+BENCH ?=
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+.PHONY: demo serve test check chaos bench setup clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo   speak a long text and write build/demo.wav, build/demo.mp3 and the receipt"
+	@echo "make serve  run the service on 127.0.0.1:8000 (PORT=, CONFIG=, DATA=)"
+	@echo "make test   run all tests        make check  format, lint, types, layers"
+	@echo "make bench  measure (BENCH=name) make chaos  kill things and see that nothing is lost"
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 14) else \
+	  "error: Python 3.11, 3.12 or 3.13 is needed, this is " + sys.version.split()[0] + "; name another with PYTHON=")'
+	@$(PYTHON) -m venv $(VENV)
+	@echo "installing pinned packages into $(VENV) (once)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+setup: $(READY)
+
+demo: $(READY)
+	@$(BIN)/python examples/demo.py --port $(PORT)
+
+serve: $(READY)
+	@exec $(BIN)/python -m deployments.runner --config $(CONFIG) --port $(PORT) --data $(DATA)
+
+test: $(READY)
+	$(BIN)/pytest
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+chaos: $(READY)
+	@$(BIN)/python -m tests.chaos
+
+bench: $(READY)
+	@$(BIN)/python -m benchmarks $(BENCH)
+
+clean:
+	rm -rf $(VENV) build

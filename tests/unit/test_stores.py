@@ -1,0 +1,221 @@
+"""One conformance suite for the stores; the cluster's stores will run through the same tests."""
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from tests.unit.jobs import NOW_MS, failed, new_job, spoken
+from tts_actors.errors import NotFound, QueueFull, StaleEpoch, StoreUnavailable
+from tts_actors.ledger import Ledger
+from tts_actors.models import Backlog, JobState, OnChunkFailure, Priority, SpeechRequest
+from tts_actors.stores import ObjectClipStore, SqlJobStore, migrate
+from tts_actors.stores.tables import metadata
+
+
+def _admit(_: Backlog) -> int:
+    return 0
+
+
+@pytest.fixture
+def store_url(tmp_path: Path) -> str:
+    return f"sqlite+aiosqlite:///{tmp_path}/jobs.db"
+
+
+@pytest.fixture
+async def store(store_url: str) -> AsyncIterator[SqlJobStore]:
+    await migrate(store_url)
+    store = SqlJobStore(store_url)
+    yield store
+    await store.close()
+
+
+async def _claimed(store: SqlJobStore, owner: str = "a", now_ms: int = NOW_MS) -> int:
+    job = await store.claim("job-1", owner=owner, now_ms=now_ms, lease_ms=1_000)
+    assert job is not None
+    return job.epoch
+
+
+async def test_what_is_created_is_read_back(store: SqlJobStore) -> None:
+    job = new_job()
+    created = await store.create_job(job, _admit)
+    assert await store.get_job("job-1") == created
+    given = await store.get_input("job-1")
+    assert given is not None
+    assert (given.text, given.plan) == (job.text, job.plan)
+    assert created.state is JobState.QUEUED
+    assert await store.get_job("job-2") is None
+
+
+async def test_a_second_create_with_the_same_key_or_id_gives_the_first_job(store: SqlJobStore) -> None:
+    first = await store.create_job(new_job("job-1", idempotency_key="k"), _admit)
+    assert await store.create_job(new_job("job-2", idempotency_key="k"), _admit) == first
+    assert await store.create_job(new_job("job-1"), _admit) == first
+    other = await store.create_job(new_job("job-3", idempotency_key="k", tenant="t"), _admit)
+    assert other.id == "job-3"
+
+
+async def test_a_full_queue_refuses_and_stores_nothing(store: SqlJobStore) -> None:
+    def admit(backlog: Backlog) -> int:
+        if backlog.queued:
+            raise QueueFull(f"{backlog.queued} jobs wait")
+        return 0
+
+    await store.create_job(new_job("job-1"), admit)
+    with pytest.raises(QueueFull, match="1 jobs wait"):
+        await store.create_job(new_job("job-2"), admit)
+    assert await store.get_job("job-2") is None
+
+
+async def test_the_deadline_counts_the_run_and_the_wait_behind_the_backlog(store: SqlJobStore) -> None:
+    await store.create_job(new_job("job-1"), _admit)
+    job = await store.create_job(new_job("job-2"), lambda backlog: backlog.run_timeout_ms // 2)
+    assert job.job_timeout_ms == 60_000 + 30_000
+    assert job.deadline_at_ms == NOW_MS + 90_000
+
+
+async def test_results_and_counts_are_committed_together(store: SqlJobStore) -> None:
+    await store.create_job(new_job(), _admit)
+    epoch = await _claimed(store)
+    ledger = Ledger(new_job().plan, OnChunkFailure.SILENCE)
+    results = ledger.record([spoken(0), failed(1)])
+    await store.record("job-1", epoch, results=results, counts=ledger.counts(3), lease_until_ms=NOW_MS + 5)
+    job = await store.get_job("job-1")
+    assert job is not None
+    assert (job.chunks_completed, job.chunks_failed, job.chunks_in_flight) == (1, 1, 3)
+    assert await store.get_chunks("job-1") == [spoken(0), failed(1)]
+    assert await store.get_chunk("job-1", 1) == (job, failed(1))
+    assert await store.get_chunk("job-1", 2) == (job, None)
+    assert await store.get_chunk("job-2", 0) is None
+
+
+async def test_of_two_owners_the_older_epoch_cannot_write(store: SqlJobStore) -> None:
+    await store.create_job(new_job(), _admit)
+    old = await _claimed(store, "a")
+    assert await store.claim("job-1", owner="b", now_ms=NOW_MS + 500, lease_ms=1_000) is None
+    new = await _claimed(store, "b", NOW_MS + 1_001)
+    ledger = Ledger(new_job().plan, OnChunkFailure.FAIL)
+    with pytest.raises(StaleEpoch):
+        await store.record("job-1", old, results=[spoken(0)], counts=ledger.counts(0), lease_until_ms=0)
+    with pytest.raises(StaleEpoch):
+        await store.finish("job-1", old, state=JobState.FAILED, now_ms=NOW_MS, expires_at_ms=NOW_MS, error=None)
+    assert await store.get_chunks("job-1") == []
+    await store.finish("job-1", new, state=JobState.CANCELLED, now_ms=NOW_MS, expires_at_ms=1, error=None)
+
+
+async def test_a_finished_job_takes_no_more_results(store: SqlJobStore) -> None:
+    await store.create_job(new_job(), _admit)
+    epoch = await _claimed(store)
+    await store.finish("job-1", epoch, state=JobState.CANCELLED, now_ms=1, expires_at_ms=2, error=None)
+    counts = Ledger(new_job().plan, OnChunkFailure.FAIL).counts(0)
+    with pytest.raises(StaleEpoch):
+        await store.record("job-1", epoch, results=[spoken(0)], counts=counts, lease_until_ms=0)
+    assert await store.claim("job-1", owner="a", now_ms=NOW_MS, lease_ms=1) is None
+
+
+async def test_retry_forgets_failures_and_keeps_clips(store: SqlJobStore) -> None:
+    await store.create_job(new_job(), _admit)
+    epoch = await _claimed(store)
+    ledger = Ledger(new_job().plan, OnChunkFailure.FAIL)
+    results = ledger.record([spoken(0), failed(1)])
+    await store.record("job-1", epoch, results=results, counts=ledger.counts(0), lease_until_ms=0)
+    await store.finish("job-1", epoch, state=JobState.FAILED, now_ms=1, expires_at_ms=2, error=("c", "m"))
+    job = await store.requeue("job-1", now_ms=NOW_MS, deadline_at_ms=NOW_MS + 9)
+    assert (job.state, job.error_code, job.chunks_failed) == (JobState.QUEUED, None, 0)
+    assert await store.get_chunks("job-1") == [spoken(0)]
+
+
+async def test_alarms_and_the_queue_name_the_right_jobs(store: SqlJobStore) -> None:
+    batch = SpeechRequest("m", "v", priority=Priority.BATCH)
+    await store.create_job(new_job("job-0", request=batch, created_at_ms=NOW_MS - 10), _admit)
+    await store.create_job(new_job("job-1"), _admit)
+    await store.create_job(new_job("job-2", created_at_ms=NOW_MS + 1), _admit)
+    assert await store.queued_jobs(limit=9) == ["job-1", "job-2", "job-0"]
+    await _claimed(store)
+    assert await store.queued_jobs(limit=9) == ["job-2", "job-0"]
+    due = await store.due_jobs(now_ms=NOW_MS + 1_500, limit=9)
+    assert due == [("job-1", JobState.IN_PROGRESS)]
+
+
+async def test_listing_is_newest_first_by_tenant_and_pages(store: SqlJobStore) -> None:
+    for number in range(5):
+        job = new_job(f"job-{number}", created_at_ms=NOW_MS + number // 2, tenant="t" if number == 4 else "")
+        await store.create_job(job, _admit)
+    first = await store.list_jobs("", limit=3, after=None, state=None)
+    assert [job.id for job in first] == ["job-3", "job-2", "job-1"]
+    rest = await store.list_jobs("", limit=3, after="job-1", state=None)
+    assert [job.id for job in rest] == ["job-0"]
+    assert await store.list_jobs("", limit=3, after=None, state=JobState.FAILED) == []
+    with pytest.raises(NotFound):
+        await store.list_jobs("", limit=3, after="job-4", state=None)
+
+
+async def test_deleting_takes_the_text_and_the_chunks_along(store: SqlJobStore) -> None:
+    await store.create_job(new_job(), _admit)
+    epoch = await _claimed(store)
+    counts = Ledger(new_job().plan, OnChunkFailure.FAIL).counts(0)
+    await store.record("job-1", epoch, results=[spoken(0)], counts=counts, lease_until_ms=0)
+    assert await store.delete_job("job-1")
+    assert not await store.delete_job("job-1")
+    assert await store.get_input("job-1") is None
+    assert await store.get_chunks("job-1") == []
+
+
+async def test_expiry_keeps_the_row_and_drops_the_rest(store: SqlJobStore) -> None:
+    await store.create_job(new_job(), _admit)
+    epoch = await _claimed(store)
+    await store.finish("job-1", epoch, state=JobState.CANCELLED, now_ms=1, expires_at_ms=2, error=None)
+    await store.expire("job-1")
+    job = await store.get_job("job-1")
+    assert job is not None
+    assert job.state is JobState.EXPIRED
+    assert await store.get_input("job-1") is None
+    assert await store.due_jobs(now_ms=NOW_MS * 2, limit=9) == []
+
+
+async def test_a_store_that_cannot_be_opened_says_so(tmp_path: Path) -> None:
+    store = SqlJobStore(f"sqlite+aiosqlite:///{tmp_path}/nowhere/jobs.db")
+    with pytest.raises(StoreUnavailable):
+        await store.ping()
+    await store.close()
+
+
+async def test_the_migrations_make_exactly_the_tables_of_the_code(store: SqlJobStore, store_url: str) -> None:
+    await migrate(store_url)  # a second time does nothing
+
+    def differences(connection: sa.Connection) -> list[object]:
+        return list(compare_metadata(MigrationContext.configure(connection), metadata))
+
+    assert await store._database.read(differences) == []
+
+
+async def test_commits_reach_the_disk_before_the_answer(store: SqlJobStore) -> None:
+    def pragma(name: str) -> Callable[[sa.Connection], object]:
+        return lambda connection: connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
+
+    assert await store._database.read(pragma("journal_mode")) == "wal"
+    assert await store._database.read(pragma("synchronous")) == 2
+
+
+async def test_warming_up_leaves_nothing_behind(store: SqlJobStore) -> None:
+    await store.warm()
+    assert await store.list_jobs("", limit=9, after=None, state=None) == []
+    assert await store.get_chunks("-") == []
+
+
+async def test_a_clip_is_written_once(tmp_path: Path) -> None:
+    clips = ObjectClipStore(f"file://{tmp_path}/clips")
+    await clips.put("job-1/clips/0.wav", b"first")
+    await clips.put("job-1/clips/0.wav", b"second")
+    assert await clips.get("job-1/clips/0.wav") == b"first"
+    assert await clips.get_range("job-1/clips/0.wav", 1, 3) == b"ir"
+    assert await clips.size("job-1/clips/0.wav") == 5
+    assert await clips.get("job-1/clips/1.wav") is None
+    assert await clips.size("job-1/clips/1.wav") is None
+    await clips.put("job-10/clips/0.wav", b"other")
+    await clips.delete_prefix("job-1")
+    assert await clips.get("job-1/clips/0.wav") is None
+    assert await clips.get("job-10/clips/0.wav") == b"other"

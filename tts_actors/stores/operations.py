@@ -1,0 +1,296 @@
+"""Every operation of the job store: a function of its arguments gives a function of a connection.
+
+They run inside one transaction each (reads: outside any) and know nothing of threads, event loops or dialects.
+"""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from tts_actors.errors import Conflict, NotFound, StaleEpoch
+from tts_actors.models import Attempt, Backlog, ChunkResult, JobCounts, JobInput, JobPlan, JobRecord, JobState, NewJob
+from tts_actors.states import ACTIVE, TERMINAL, check_transition
+from tts_actors.stores.rows import chunk_of, chunk_row, job_of, job_row
+from tts_actors.stores.tables import chunks, job_inputs, jobs
+
+FAST_PATH_GRACE_MS = 2_000
+"""How long a fresh job is left to the fast path before the sweep looks after it."""
+
+NO_JOB = "-"
+"""An id that no job can have (ids are at least three characters)."""
+
+_ACTIVE = [state.value for state in sorted(ACTIVE)]
+_GET_JOB = sa.select(jobs).where(jobs.c.id == sa.bindparam("job_id"))
+_GET_CHUNK = (
+    sa.select(jobs, *(column.label(f"chunk_{column.name}") for column in chunks.c))
+    .select_from(
+        jobs.outerjoin(chunks, sa.and_(chunks.c.job_id == jobs.c.id, chunks.c.chunk_index == sa.bindparam("index")))
+    )
+    .where(jobs.c.id == sa.bindparam("job_id"))
+)
+_BACKLOG = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(jobs.c.run_timeout_ms), 0)).where(
+    jobs.c.state == JobState.QUEUED.value
+)
+_GET_CHUNKS = sa.select(chunks).where(chunks.c.job_id == sa.bindparam("job_id")).order_by(chunks.c.chunk_index)
+
+
+def create_job(job: NewJob, admit: Callable[[Backlog], int]) -> Callable[[sa.Connection], JobRecord]:
+    given = {"job_id": job.id, "text": job.text, "plan": job.plan.to_json()}
+
+    def operation(connection: sa.Connection) -> JobRecord:
+        queued, run_timeout_ms = connection.execute(_BACKLOG).one()
+        wait_ms = admit(Backlog(int(queued), int(run_timeout_ms)))
+        row = job_row(job, wait_ms, FAST_PATH_GRACE_MS)
+        connection.execute(jobs.insert(), row)
+        connection.execute(job_inputs.insert(), given)
+        return job_of(row)
+
+    return operation
+
+
+def get_job(job_id: str) -> Callable[[sa.Connection], JobRecord | None]:
+    def operation(connection: sa.Connection) -> JobRecord | None:
+        row = connection.execute(_GET_JOB, {"job_id": job_id}).mappings().first()
+        return None if row is None else job_of(row)
+
+    return operation
+
+
+def find_by_key(tenant: str, idempotency_key: str) -> Callable[[sa.Connection], JobRecord | None]:
+    query = sa.select(jobs).where(jobs.c.tenant == tenant, jobs.c.idempotency_key == idempotency_key)
+
+    def operation(connection: sa.Connection) -> JobRecord | None:
+        row = connection.execute(query).mappings().first()
+        return None if row is None else job_of(row)
+
+    return operation
+
+
+def get_input(job_id: str) -> Callable[[sa.Connection], JobInput | None]:
+    query = sa.select(job_inputs).where(job_inputs.c.job_id == job_id)
+
+    def operation(connection: sa.Connection) -> JobInput | None:
+        row = connection.execute(query).mappings().first()
+        return None if row is None else JobInput(row["text"], JobPlan.from_json(row["plan"]))
+
+    return operation
+
+
+def list_jobs(
+    tenant: str, limit: int, after: str | None, state: JobState | None
+) -> Callable[[sa.Connection], list[JobRecord]]:
+    query = sa.select(jobs).where(jobs.c.tenant == tenant)
+    if state is not None:
+        query = query.where(jobs.c.state == state.value)
+    query = query.order_by(jobs.c.created_at_ms.desc(), jobs.c.id.desc()).limit(limit)
+
+    def operation(connection: sa.Connection) -> list[JobRecord]:
+        page = query
+        if after is not None:
+            anchor = sa.select(jobs.c.created_at_ms).where(jobs.c.id == after, jobs.c.tenant == tenant)
+            created_at_ms = connection.execute(anchor).scalar_one_or_none()
+            if created_at_ms is None:
+                raise NotFound("no job has the id given as after", "after")
+            place = sa.tuple_(jobs.c.created_at_ms, jobs.c.id)
+            page = query.where(place < sa.tuple_(created_at_ms, after))
+        return [job_of(row) for row in connection.execute(page).mappings()]
+
+    return operation
+
+
+def get_chunk(job_id: str, index: int) -> Callable[[sa.Connection], tuple[JobRecord, ChunkResult | None] | None]:
+    def operation(connection: sa.Connection) -> tuple[JobRecord, ChunkResult | None] | None:
+        values = {"job_id": job_id, "index": index}
+        row = connection.execute(_GET_CHUNK, values).mappings().first()
+        if row is None:
+            return None
+        result = None
+        if row["chunk_job_id"] is not None:
+            result = chunk_of({column.name: row[f"chunk_{column.name}"] for column in chunks.c})
+        return job_of(row), result
+
+    return operation
+
+
+def get_chunks(job_id: str) -> Callable[[sa.Connection], list[ChunkResult]]:
+    def operation(connection: sa.Connection) -> list[ChunkResult]:
+        rows = connection.execute(_GET_CHUNKS, {"job_id": job_id}).mappings()
+        return [chunk_of(row) for row in rows]
+
+    return operation
+
+
+def claim(job_id: str, owner: str, now_ms: int, lease_ms: int) -> Callable[[sa.Connection], JobRecord | None]:
+    free = sa.or_(jobs.c.owner.is_(None), jobs.c.owner == owner, jobs.c.next_alarm_at_ms <= now_ms)
+    statement = (
+        jobs.update()
+        .where(jobs.c.id == job_id, jobs.c.state.in_(_ACTIVE), free)
+        .values(
+            owner=owner,
+            epoch=jobs.c.epoch + 1,
+            version=jobs.c.version + 1,
+            activations=jobs.c.activations + 1,
+            state=JobState.IN_PROGRESS.value,
+            started_at_ms=sa.func.coalesce(jobs.c.started_at_ms, now_ms),
+            next_alarm_at_ms=now_ms + lease_ms,
+        )
+        .returning(jobs)
+    )
+
+    def operation(connection: sa.Connection) -> JobRecord | None:
+        row = connection.execute(statement).mappings().first()
+        return None if row is None else job_of(row)
+
+    return operation
+
+
+def record(
+    job_id: str, epoch: int, results: Sequence[ChunkResult], counts: JobCounts, lease_until_ms: int
+) -> Callable[[sa.Connection], int]:
+    values = {
+        "chunks_completed": counts.chunks_completed,
+        "chunks_failed": counts.chunks_failed,
+        "chunks_in_flight": counts.chunks_in_flight,
+        "audio_samples": counts.audio_samples,
+        "characters_done": counts.characters_done,
+        "orchestrator_timeout_ms": counts.orchestrator_timeout_ms,
+        "next_alarm_at_ms": lease_until_ms,
+    }
+
+    def operation(connection: sa.Connection) -> int:
+        version = _fenced(connection, job_id, epoch, values)
+        if results:
+            connection.execute(chunks.insert(), [chunk_row(job_id, version, result) for result in results])
+        return version
+
+    return operation
+
+
+def finish(
+    job_id: str,
+    epoch: int,
+    state: JobState,
+    now_ms: int,
+    expires_at_ms: int,
+    error: tuple[str, str] | None,
+) -> Callable[[sa.Connection], int]:
+    check_transition(JobState.IN_PROGRESS, state)
+    code, message = error or (None, None)
+    values = {
+        "state": state.value,
+        "finished_at_ms": now_ms,
+        "expires_at_ms": expires_at_ms,
+        "next_alarm_at_ms": expires_at_ms,
+        "owner": None,
+        "chunks_in_flight": 0,
+        "error_code": code,
+        "error_message": message,
+    }
+    return lambda connection: _fenced(connection, job_id, epoch, values)
+
+
+def _fenced(connection: sa.Connection, job_id: str, epoch: int, values: dict[str, Any]) -> int:
+    """Write to a running job if ``epoch`` still owns it; returns its new version."""
+    statement = (
+        jobs.update()
+        .where(jobs.c.id == job_id, jobs.c.epoch == epoch, jobs.c.state == JobState.IN_PROGRESS.value)
+        .values(version=jobs.c.version + 1, **values)
+        .returning(jobs.c.version)
+    )
+    version = connection.execute(statement).scalar_one_or_none()
+    if version is None:
+        raise StaleEpoch(f"epoch {epoch} does not own the job any more")
+    return int(version)
+
+
+def requeue(job_id: str, now_ms: int, deadline_at_ms: int) -> Callable[[sa.Connection], JobRecord]:
+    statement = (
+        jobs.update()
+        .where(jobs.c.id == job_id, jobs.c.version == sa.bindparam("seen_version"))
+        .values(
+            state=JobState.QUEUED.value,
+            version=jobs.c.version + 1,
+            activations=0,
+            chunks_failed=0,
+            finished_at_ms=None,
+            expires_at_ms=None,
+            error_code=None,
+            error_message=None,
+            deadline_at_ms=deadline_at_ms,
+            next_alarm_at_ms=now_ms + FAST_PATH_GRACE_MS,
+        )
+        .returning(jobs)
+    )
+
+    def operation(connection: sa.Connection) -> JobRecord:
+        row = connection.execute(_GET_JOB, {"job_id": job_id}).mappings().first()
+        if row is None:
+            raise NotFound("there is no such job", "job_id")
+        check_transition(JobState(row["state"]), JobState.QUEUED)
+        connection.execute(chunks.delete().where(chunks.c.job_id == job_id, chunks.c.clip_key.is_(None)))
+        changed = connection.execute(statement, {"seen_version": row["version"]}).mappings().first()
+        if changed is None:
+            raise Conflict("the job changed meanwhile: ask again", "status")
+        return job_of(changed)
+
+    return operation
+
+
+def delete_job(job_id: str) -> Callable[[sa.Connection], bool]:
+    statement = jobs.delete().where(jobs.c.id == job_id).returning(jobs.c.id)
+    return lambda connection: connection.execute(statement).first() is not None
+
+
+def queued_jobs(limit: int) -> Callable[[sa.Connection], list[str]]:
+    query = (
+        sa.select(jobs.c.id)
+        .where(jobs.c.state == JobState.QUEUED.value)
+        .order_by(jobs.c.priority, jobs.c.created_at_ms)
+        .limit(limit)
+    )
+    return lambda connection: list(connection.execute(query).scalars())
+
+
+def due_jobs(now_ms: int, limit: int) -> Callable[[sa.Connection], list[tuple[str, JobState]]]:
+    query = (
+        sa.select(jobs.c.id, jobs.c.state)
+        .where(jobs.c.next_alarm_at_ms <= now_ms, jobs.c.state != JobState.EXPIRED.value)
+        .order_by(jobs.c.next_alarm_at_ms)
+        .limit(limit)
+    )
+    return lambda connection: [(row.id, JobState(row.state)) for row in connection.execute(query)]
+
+
+def expire(job_id: str) -> Callable[[sa.Connection], None]:
+    finished = [state.value for state in TERMINAL]
+
+    def operation(connection: sa.Connection) -> None:
+        connection.execute(
+            jobs.update()
+            .where(jobs.c.id == job_id, jobs.c.state.in_(finished))
+            .values(state=JobState.EXPIRED.value, version=jobs.c.version + 1)
+        )
+        connection.execute(chunks.delete().where(chunks.c.job_id == job_id))
+        connection.execute(job_inputs.delete().where(job_inputs.c.job_id == job_id))
+
+    return operation
+
+
+def warm_reads(connection: sa.Connection) -> None:
+    for operation in (get_job(NO_JOB), get_input(NO_JOB), get_chunks(NO_JOB), get_chunk(NO_JOB, 0)):
+        operation(connection)
+
+
+def warm_writes(connection: sa.Connection) -> None:
+    """Always ends in an :class:`IntegrityError` (there is no such job) and so in a rollback."""
+    claim(NO_JOB, NO_JOB, 0, 0)(connection)
+    with contextlib.suppress(StaleEpoch):
+        record(NO_JOB, 0, [], JobCounts(0, 0, 0, 0, 0, 0), 0)(connection)
+    attempt = Attempt(NO_JOB, "ok", 0)
+    connection.execute(chunks.insert(), [chunk_row(NO_JOB, 0, ChunkResult(0, 0, None, None, (attempt,)))])
+
+
+def ping(connection: sa.Connection) -> None:
+    connection.execute(sa.select(jobs.c.id).limit(1)).first()

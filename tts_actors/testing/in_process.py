@@ -1,0 +1,134 @@
+"""The whole service in one process without Ray: the same classes behind the same seams, for tests and tools.
+
+Only what crosses processes is replaced: job actors are plain objects, chunk workers are coroutines, the pool is called
+directly. Stores, backends and HTTP are the real ones.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import aiohttp
+
+from tts_actors.backends import BackendPool, Catalog, open_backend
+from tts_actors.chunk_worker import WorkerTools, synthesize_chunks
+from tts_actors.config import AppArgs
+from tts_actors.directory import JobDirectory
+from tts_actors.errors import DirectoryUnavailable
+from tts_actors.job_actor import ActorTools, JobActor
+from tts_actors.job_service import JobService
+from tts_actors.models import Attempt, JobState, Lease, SliceOrder, SliceProgress
+from tts_actors.protocols import Dispatch
+from tts_actors.stores import ObjectClipStore, SqlJobStore, migrate
+
+OWNER = "in-process"
+
+
+class DirectLeases:
+    """The :class:`~tts_actors.protocols.LeaseSource` on a pool in the same process."""
+
+    def __init__(self, pool: BackendPool) -> None:
+        self._pool = pool
+        self._releases: set[asyncio.Task[None]] = set()
+
+    async def acquire(self, job_id: str, *, usable: Collection[str], avoid: Collection[str]) -> Lease:
+        while True:
+            leases = await self._pool.acquire(job_id, usable, avoid, 1)
+            if leases:
+                return leases[0]
+
+    def release(self, lease: Lease, attempt: Attempt) -> None:
+        task = asyncio.create_task(self._pool.release([(lease.token, attempt)]))
+        self._releases.add(task)
+        task.add_done_callback(self._releases.discard)
+
+
+class LocalJobHandle:
+    """The :class:`~tts_actors.protocols.JobHandle` of an object; ``kill`` ends it as a lost process would."""
+
+    def __init__(self, actor: JobActor) -> None:
+        self.actor = actor
+        self._running: asyncio.Task[JobState] | None = None
+
+    async def run(self) -> JobState:
+        self._running = asyncio.create_task(self.actor.run())
+        try:
+            return await asyncio.shield(self._running)
+        except asyncio.CancelledError:
+            if self._running.cancelled():
+                raise DirectoryUnavailable("the job actor was killed") from None
+            raise
+
+    async def cancel(self) -> None:
+        await self.actor.cancel()
+
+    async def wait(self, version: int, timeout_seconds: float) -> int:
+        return await self.actor.wait(version, timeout_seconds)
+
+    def kill(self) -> None:
+        if self._running is not None:
+            self._running.cancel()
+
+
+@dataclass
+class LocalSpawner:
+    """The :class:`~tts_actors.protocols.Spawner` of plain objects; ``handles`` keeps them in reach of tests."""
+
+    args: AppArgs
+    dispatch: Dispatch
+
+    def __post_init__(self) -> None:
+        self.handles: dict[str, LocalJobHandle] = {}
+
+    async def spawn(self, job_id: str) -> LocalJobHandle:
+        def open_tools() -> ActorTools:
+            return ActorTools(SqlJobStore(self.args.store_url), self.dispatch, self.args, OWNER)
+
+        self.handles[job_id] = LocalJobHandle(JobActor(job_id, open_tools))
+        return self.handles[job_id]
+
+
+@dataclass
+class LocalService:
+    """The parts of a running in-process service."""
+
+    args: AppArgs
+    service: JobService
+    directory: JobDirectory
+    spawner: LocalSpawner
+    store: SqlJobStore
+    clips: ObjectClipStore
+    tools: WorkerTools
+
+
+@asynccontextmanager
+async def running_service(args: AppArgs) -> AsyncIterator[LocalService]:
+    """A service on the configured stores and backends; everything stops with the context."""
+    await migrate(args.store_url)
+    store, clips = SqlJobStore(args.store_url), ObjectClipStore(args.clip_url)
+    limits = {backend.name: backend.max_concurrency for backend in args.backends}
+    pool = BackendPool(limits, lease_seconds=args.timeouts.cap_ms / 1_000 + 15)
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session:
+        tools = WorkerTools(
+            backends={b.name: open_backend(b, session, os.environ) for b in args.backends},
+            catalog=Catalog(args.backends),
+            leases=DirectLeases(pool),
+            clips=clips,
+            retry=args.retry.policy(),
+        )
+
+        def dispatch(order: SliceOrder) -> AsyncGenerator[SliceProgress]:
+            return synthesize_chunks(order, tools)
+
+        spawner = LocalSpawner(args, dispatch)
+        directory = JobDirectory(spawner=spawner, store=store, clips=clips, args=args, owner=OWNER)
+        serving = asyncio.create_task(directory.serve())
+        try:
+            service = JobService(args, store=store, clips=clips, directory=directory)
+            yield LocalService(args, service, directory, spawner, store, clips, tools)
+        finally:
+            serving.cancel()
+            await asyncio.wait({serving})
+            await store.close()

@@ -1,0 +1,10 @@
+"""Pure text work: what may be spoken, where sentences end, and how a long text becomes chunks.
+
+Nothing in this package does I/O, keeps state or knows about jobs, backends or audio.
+"""
+
+from tts_actors.text.sentences import sentence_ends
+from tts_actors.text.speakable import check_text, is_speakable, spoken_text
+from tts_actors.text.splitting import split_text
+
+__all__ = ["check_text", "is_speakable", "sentence_ends", "split_text", "spoken_text"]

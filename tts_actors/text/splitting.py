@@ -1,0 +1,76 @@
+"""From a text to chunks: one a sentence, or as many whole sentences as fit, or the whole text at once."""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from tts_actors.errors import InvalidRequest
+from tts_actors.models import Boundary, ChunkingMode, ChunkSpan, SentenceMark, SplitText
+from tts_actors.text.cutting import cut_sentence
+from tts_actors.text.sentences import sentence_ends
+from tts_actors.text.speakable import after_blanks, before_blanks, check_text
+
+_End = tuple[int, Boundary]
+
+
+def split_text(text: str, *, mode: ChunkingMode, max_characters: int, language: str = "en") -> SplitText:
+    """Split ``text`` into chunks of at most ``max_characters`` and say which sentence is in which chunk.
+
+    Promises: the spans cover the text without a gap or an overlap; each holds at most ``max_characters`` code
+    points from its first to its last non-whitespace character; each has a letter or digit, unless the text
+    has none or a run without one is too long to be attached. Only what cannot be spoken is taken along over a
+    blank line, except in mode ``NONE`` when the whole text fits in one chunk. Equal arguments give equal
+    answers; time grows linearly with the text.
+
+    ``language`` is a BCP 47 tag; an unknown one gets rules that hold for most languages. Raises
+    ``InvalidRequest`` for text that :func:`check_text` refuses and for ``max_characters`` below 1.
+    """
+    check_text(text)
+    if max_characters < 1:
+        raise InvalidRequest("max_characters must be at least 1", "max_characters")
+    sentences = sentence_ends(text, language)
+    if mode is ChunkingMode.NONE and len(text.strip()) <= max_characters:
+        ends = [(len(text), Boundary.END)]
+    else:
+        ends = list(_parts(text, sentences, max_characters))
+        if mode is not ChunkingMode.SENTENCE:
+            ends = list(_packed(ends, max_characters))
+    spans = _spans(ends)
+    return SplitText(spans, tuple(_marks(text, sentences, spans)))
+
+
+def _parts(text: str, sentences: Sequence[int], cap: int) -> Iterator[_End]:
+    """Ends of all sentences and of all parts of those that are too long."""
+    for start, end in pairwise([0, *sentences]):
+        yield from cut_sentence(text, start, end, cap)
+
+
+def _packed(ends: Sequence[_End], cap: int) -> Iterator[_End]:
+    """Ends of chunks that hold as much as fits, whitespace counted, and stop at every paragraph's end."""
+    start, held = 0, ends[0]
+    for following in ends[1:]:
+        if held[1] is Boundary.PARAGRAPH or following[0] - start > cap:
+            yield held
+            start = held[0]
+        held = following
+    yield held
+
+
+def _spans(ends: Sequence[_End]) -> tuple[ChunkSpan, ...]:
+    starts = [0, *(end for end, _ in ends)]
+    last = len(ends) - 1
+    return tuple(
+        ChunkSpan(index, starts[index], end, Boundary.END if index == last else boundary)
+        for index, (end, boundary) in enumerate(ends)
+    )
+
+
+def _marks(text: str, sentences: Sequence[int], spans: Sequence[ChunkSpan]) -> Iterator[SentenceMark]:
+    """Lay the sentences over the chunks: a mark for each stretch that is in one sentence and in one chunk."""
+    sentence = start = 0
+    for span in spans:
+        while start < span.char_end:
+            end = min(sentences[sentence], span.char_end)
+            bare = after_blanks(text, start, end)
+            yield SentenceMark(sentence, span.index, bare, before_blanks(text, bare, end))
+            sentence += end == sentences[sentence]
+            start = end
