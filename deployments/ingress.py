@@ -32,6 +32,8 @@ def build_http_app(args: AppArgs, service: JobService, single_call: SingleCall, 
     for kind in (TtsError, RequestValidationError, HTTPException):
         api.add_exception_handler(kind, _handle)
     edge = Edge(api, keys=Keys(args.auth, os.environ), max_body_bytes=args.limits.max_body_bytes)
+    if not args.cors_origins:
+        return edge
     # Outermost, so that errors of the edge itself carry the headers too.
     return CORSMiddleware(
         edge,

@@ -16,7 +16,7 @@ import structlog
 
 from tts_actors.config import AppArgs
 from tts_actors.errors import DirectoryUnavailable, RetryLater, TtsError
-from tts_actors.models import JobState
+from tts_actors.models import Ending, JobState
 from tts_actors.protocols import ClipStore, JobHandle, JobStore, Spawner
 from tts_actors.states import TERMINAL
 
@@ -104,14 +104,8 @@ class JobDirectory:
             return
         now_ms = self._now_ms()
         ttl_seconds = job.request.ttl_seconds or self._retention.ttl_seconds
-        await self._store.finish(
-            job_id,
-            job.epoch,
-            state=JobState.CANCELLED,
-            now_ms=now_ms,
-            expires_at_ms=now_ms + ttl_seconds * 1_000,
-            error=None,
-        )
+        ending = Ending(JobState.CANCELLED, now_ms, now_ms + ttl_seconds * 1_000)
+        await self._store.finish(job_id, job.epoch, ending=ending)
 
     async def forget(self, job_id: str) -> None:
         """Stop the job's actor, whatever it does, and drop it."""

@@ -17,7 +17,7 @@ import structlog
 from tts_actors.config import AppArgs
 from tts_actors.errors import NotFound, RetryLater, StaleEpoch
 from tts_actors.ledger import Ledger
-from tts_actors.models import ChunkResult, JobInput, JobRecord, JobState, SliceOrder, SliceProgress
+from tts_actors.models import ChunkResult, Ending, JobInput, JobRecord, JobState, SliceOrder, SliceProgress
 from tts_actors.protocols import Dispatch, JobStore
 from tts_actors.text import spoken_text
 
@@ -68,6 +68,8 @@ class JobActor:
         self._ledger: Ledger | None = None
         self._version = 0
         self._in_flight = 0
+        self._pending: list[ChunkResult] = []
+        self._writing = asyncio.Lock()
         self._changed = asyncio.Condition()
         self._cancelled = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -121,39 +123,35 @@ class JobActor:
             await asyncio.wait({work, heartbeat, stop}, timeout=remaining_seconds, return_when=asyncio.FIRST_COMPLETED)
             if self._cancelled.is_set():
                 await _ended(work)
-                return await self._finish(JobState.CANCELLED, None)
+                return await self._finish(JobState.CANCELLED)
             if heartbeat.done():
                 heartbeat.result()
             if not work.done():
                 await _ended(work)
                 reason = f"the job did not finish within its {job.job_timeout_ms} ms"
                 return await self._finish(JobState.FAILED, ("deadline_exceeded", reason))
-            return await self._conclude(work.result(), self._ledger)
+            work.result()
+            return await self._conclude(self._ledger)
         finally:
             await _ended(work)
             await _ended(heartbeat)
             await _ended(stop)
 
-    async def _work(self, job: JobRecord, ledger: Ledger) -> JobState | tuple[str, str]:
-        """Dispatch what is outstanding until the ledger has a verdict; a tuple is an error code and message."""
+    async def _work(self, job: JobRecord, ledger: Ledger) -> None:
+        """Dispatch what is outstanding until the ledger has a verdict; what it has is committed by then or pending."""
         lost_in_a_row = 0
-        while (verdict := ledger.verdict()) is None:
+        while ledger.verdict() is None:
             before = len(ledger.outstanding())
             try:
-                if await self._slice(job, ledger, ledger.outstanding()[:SLICE_CHUNKS], lost_in_a_row > 0):
-                    continue
+                await self._slice(job, ledger, ledger.outstanding()[:SLICE_CHUNKS], adopt=lost_in_a_row > 0)
             except WorkerLost:
                 log.warning("worker_lost", job_id=job.id, epoch=job.epoch)
             lost_in_a_row = 0 if len(ledger.outstanding()) < before else lost_in_a_row + 1
             if lost_in_a_row >= MAX_LOST_WORKERS:
-                return "worker_lost", f"{lost_in_a_row} chunk workers died in a row without a result"
-        return verdict
+                return
 
-    async def _slice(self, job: JobRecord, ledger: Ledger, indices: list[int], adopt: bool) -> bool:
-        """Run one slice to its end or to the verdict; True if it brought anything new.
-
-        Results that arrive while a commit is under way are committed together by the next one.
-        """
+    async def _slice(self, job: JobRecord, ledger: Ledger, indices: list[int], *, adopt: bool) -> None:
+        """Run one slice to its end. Results that arrive during a commit are committed together by the next one."""
         tools = self._warm()
         inbox: list[SliceProgress] = []
         arrived = asyncio.Event()
@@ -164,21 +162,21 @@ class JobActor:
                     inbox.append(progress)
                     arrived.set()
 
-        reading = asyncio.create_task(read(tools.dispatch(self._order(job, indices, adopt))))
+        order = self._order(job, indices, adopt or job.activations > 1)
+        reading = asyncio.create_task(read(tools.dispatch(order)))
         reading.add_done_callback(lambda _: arrived.set())
-        progressed = False
         try:
             while inbox or not reading.done():
                 await arrived.wait()
                 arrived.clear()
                 batch, inbox[:] = list(inbox), []
-                progressed = await self._record(job, ledger, batch) or progressed
+                self._take(ledger, batch)
+                if ledger.outstanding_count() and self._pending:
+                    await self._commit(job, ledger)
+            reading.result()
         finally:
             if not reading.done():
                 await _ended(reading)
-        if ledger.verdict() is None:
-            reading.result()
-        return progressed
 
     def _order(self, job: JobRecord, indices: list[int], adopt: bool) -> SliceOrder:
         assert self._input is not None  # noqa: S101 - set before any work starts
@@ -197,56 +195,57 @@ class JobActor:
             adopt=adopt,
         )
 
-    async def _record(self, job: JobRecord, ledger: Ledger, batch: list[SliceProgress]) -> bool:
-        news = ledger.record([result for progress in batch for result in progress.results])
-        if not news:
-            return False
-        self._in_flight = batch[-1].in_flight
-        await self._commit(job, ledger, news)
-        return True
+    def _take(self, ledger: Ledger, batch: list[SliceProgress]) -> None:
+        for progress in batch:
+            self._pending += ledger.record(progress.results)
+            self._in_flight = progress.in_flight
 
-    async def _commit(self, job: JobRecord, ledger: Ledger, news: list[ChunkResult]) -> None:
+    async def _commit(self, job: JobRecord, ledger: Ledger) -> None:
+        """Write what is pending and prolong the lease. The last results of a job go with its end instead."""
         store = self._warm().store
-        version = await self._insistently(
-            lambda: store.record(
-                job.id,
-                job.epoch,
-                results=news,
-                counts=ledger.counts(self._in_flight),
-                lease_until_ms=self._now_ms() + LEASE_MS,
+        async with self._writing:
+            news, self._pending = self._pending, []
+            version = await self._insistently(
+                lambda: store.record(
+                    job.id,
+                    job.epoch,
+                    results=news,
+                    counts=ledger.counts(self._in_flight),
+                    lease_until_ms=self._now_ms() + LEASE_MS,
+                )
             )
-        )
         await self._publish(version)
 
     async def _heartbeat(self, job: JobRecord, ledger: Ledger) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT_SECONDS)
-            await self._commit(job, ledger, [])
+            await self._commit(job, ledger)
 
-    async def _conclude(self, outcome: JobState | tuple[str, str], ledger: Ledger) -> JobState:
-        if isinstance(outcome, tuple):
-            return await self._finish(JobState.FAILED, outcome)
-        error = None
-        failure = ledger.first_failure()
-        if failure is not None and outcome is JobState.FAILED:
-            error = ("chunk_failed", f"chunk {failure.index}: {failure.error}")
-        return await self._finish(outcome, error)
+    async def _conclude(self, ledger: Ledger) -> JobState:
+        verdict, failure = ledger.verdict(), ledger.first_failure()
+        if verdict is None:
+            reason = f"{MAX_LOST_WORKERS} chunk workers died in a row without a result"
+            return await self._finish(JobState.FAILED, ("worker_lost", reason))
+        if verdict is JobState.FAILED and failure is not None:
+            return await self._finish(verdict, ("chunk_failed", f"chunk {failure.index}: {failure.error}"))
+        return await self._finish(verdict)
 
-    async def _finish(self, state: JobState, error: tuple[str, str] | None) -> JobState:
-        tools, job = self._warm(), self._job
+    async def _finish(self, state: JobState, error: tuple[str, str] | None = None) -> JobState:
+        tools, job, ledger = self._warm(), self._job, self._ledger
         assert job is not None  # noqa: S101 - a job is claimed before it can end
         now_ms = self._now_ms()
         ttl_seconds = job.request.ttl_seconds or tools.args.retention.ttl_seconds
-        version = await self._insistently(
-            lambda: tools.store.finish(
-                job.id,
-                job.epoch,
-                state=state,
-                now_ms=now_ms,
-                expires_at_ms=now_ms + ttl_seconds * 1_000,
-                error=error,
+        ending = Ending(state, now_ms, now_ms + ttl_seconds * 1_000, error)
+        async with self._writing:
+            version = await self._insistently(
+                lambda: tools.store.finish(
+                    job.id,
+                    job.epoch,
+                    ending=ending,
+                    results=self._pending,
+                    counts=ledger.counts(0) if ledger else None,
+                )
             )
-        )
         await self._publish(version)
         return state
 

@@ -39,6 +39,10 @@ class Ledger:
         """Indices without a result, in text order."""
         return [span.index for span in self._plan.spans if span.index not in self._results]
 
+    def outstanding_count(self) -> int:
+        """How many chunks have no result yet."""
+        return len(self._plan.spans) - len(self._results)
+
     def first_failure(self) -> ChunkResult | None:
         """The failed chunk with the lowest index."""
         failed = (r for r in self._results.values() if r.error is not None)

@@ -281,6 +281,16 @@ class JobCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class Ending:
+    """How a job ended: its terminal state, when, until when it is kept, and an error's code and message if any."""
+
+    state: JobState
+    finished_at_ms: int
+    expires_at_ms: int
+    error: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Backlog:
     """Jobs waiting in the queue and the sum of their run-time bounds."""
 

@@ -11,6 +11,7 @@ from tts_actors.models import (
     Attempt,
     Backlog,
     ChunkResult,
+    Ending,
     JobCounts,
     JobInput,
     JobRecord,
@@ -70,12 +71,11 @@ class JobStore(Protocol):
         job_id: str,
         epoch: int,
         *,
-        state: JobState,
-        now_ms: int,
-        expires_at_ms: int,
-        error: tuple[str, str] | None,
+        ending: Ending,
+        results: Sequence[ChunkResult] = (),
+        counts: JobCounts | None = None,
     ) -> int:
-        """Commit a terminal state; returns the job's new version."""
+        """Commit a terminal state, with the last results and counts if there are any; returns the new version."""
 
     async def requeue(self, job_id: str, *, now_ms: int, deadline_at_ms: int) -> JobRecord:
         """Put a failed job or one with gaps back into the queue, its failed chunks forgotten."""

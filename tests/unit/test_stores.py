@@ -11,7 +11,7 @@ from alembic.migration import MigrationContext
 from tests.unit.jobs import NOW_MS, failed, new_job, spoken
 from tts_actors.errors import NotFound, QueueFull, StaleEpoch, StoreUnavailable
 from tts_actors.ledger import Ledger
-from tts_actors.models import Backlog, JobState, OnChunkFailure, Priority, SpeechRequest
+from tts_actors.models import Backlog, Ending, JobState, OnChunkFailure, Priority, SpeechRequest
 from tts_actors.stores import ObjectClipStore, SqlJobStore, migrate
 from tts_actors.stores.tables import metadata
 
@@ -101,15 +101,15 @@ async def test_of_two_owners_the_older_epoch_cannot_write(store: SqlJobStore) ->
     with pytest.raises(StaleEpoch):
         await store.record("job-1", old, results=[spoken(0)], counts=ledger.counts(0), lease_until_ms=0)
     with pytest.raises(StaleEpoch):
-        await store.finish("job-1", old, state=JobState.FAILED, now_ms=NOW_MS, expires_at_ms=NOW_MS, error=None)
+        await store.finish("job-1", old, ending=Ending(JobState.FAILED, 1, 2))
     assert await store.get_chunks("job-1") == []
-    await store.finish("job-1", new, state=JobState.CANCELLED, now_ms=NOW_MS, expires_at_ms=1, error=None)
+    await store.finish("job-1", new, ending=Ending(JobState.CANCELLED, 1, 2))
 
 
 async def test_a_finished_job_takes_no_more_results(store: SqlJobStore) -> None:
     await store.create_job(new_job(), _admit)
     epoch = await _claimed(store)
-    await store.finish("job-1", epoch, state=JobState.CANCELLED, now_ms=1, expires_at_ms=2, error=None)
+    await store.finish("job-1", epoch, ending=Ending(JobState.CANCELLED, 1, 2))
     counts = Ledger(new_job().plan, OnChunkFailure.FAIL).counts(0)
     with pytest.raises(StaleEpoch):
         await store.record("job-1", epoch, results=[spoken(0)], counts=counts, lease_until_ms=0)
@@ -122,7 +122,7 @@ async def test_retry_forgets_failures_and_keeps_clips(store: SqlJobStore) -> Non
     ledger = Ledger(new_job().plan, OnChunkFailure.FAIL)
     results = ledger.record([spoken(0), failed(1)])
     await store.record("job-1", epoch, results=results, counts=ledger.counts(0), lease_until_ms=0)
-    await store.finish("job-1", epoch, state=JobState.FAILED, now_ms=1, expires_at_ms=2, error=("c", "m"))
+    await store.finish("job-1", epoch, ending=Ending(JobState.FAILED, 1, 2, ("c", "m")))
     job = await store.requeue("job-1", now_ms=NOW_MS, deadline_at_ms=NOW_MS + 9)
     assert (job.state, job.error_code, job.chunks_failed) == (JobState.QUEUED, None, 0)
     assert await store.get_chunks("job-1") == [spoken(0)]
@@ -167,7 +167,7 @@ async def test_deleting_takes_the_text_and_the_chunks_along(store: SqlJobStore) 
 async def test_expiry_keeps_the_row_and_drops_the_rest(store: SqlJobStore) -> None:
     await store.create_job(new_job(), _admit)
     epoch = await _claimed(store)
-    await store.finish("job-1", epoch, state=JobState.CANCELLED, now_ms=1, expires_at_ms=2, error=None)
+    await store.finish("job-1", epoch, ending=Ending(JobState.CANCELLED, 1, 2))
     await store.expire("job-1")
     job = await store.get_job("job-1")
     assert job is not None

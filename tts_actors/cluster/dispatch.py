@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Iterator
 from typing import Any, cast
 
 import ray
+import uvloop
 from ray.exceptions import RayError
 
 from tts_actors.chunk_worker import synthesize_chunks
@@ -19,7 +20,7 @@ from tts_actors.models import SliceOrder, SliceProgress
 def _synthesize_slice(order: SliceOrder, args: AppArgs, pool: Any, job_actor: Any) -> Iterator[SliceProgress]:
     """Speak a slice in this worker process. Ray refuses ``async def`` tasks, so the loop is stepped by hand."""
     configure_logs()
-    loop = asyncio.new_event_loop()
+    loop = uvloop.new_event_loop()
     stream = _until_stopped(order, args, pool, job_actor)
     try:
         while True:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from tts_actors.errors import StoreUnavailable
-from tts_actors.models import Backlog, ChunkResult, JobCounts, JobInput, JobRecord, JobState, NewJob
+from tts_actors.models import Backlog, ChunkResult, Ending, JobCounts, JobInput, JobRecord, JobState, NewJob
 from tts_actors.stores import operations
 from tts_actors.stores.engines import open_database
 
@@ -78,12 +78,11 @@ class SqlJobStore:
         job_id: str,
         epoch: int,
         *,
-        state: JobState,
-        now_ms: int,
-        expires_at_ms: int,
-        error: tuple[str, str] | None,
+        ending: Ending,
+        results: Sequence[ChunkResult] = (),
+        counts: JobCounts | None = None,
     ) -> int:
-        return await self._write(operations.finish(job_id, epoch, state, now_ms, expires_at_ms, error))
+        return await self._write(operations.finish(job_id, epoch, ending, results, counts))
 
     async def requeue(self, job_id: str, *, now_ms: int, deadline_at_ms: int) -> JobRecord:
         return await self._write(operations.requeue(job_id, now_ms, deadline_at_ms))

@@ -4,13 +4,25 @@ They run inside one transaction each (reads: outside any) and know nothing of th
 """
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
 from tts_actors.errors import Conflict, NotFound, StaleEpoch
-from tts_actors.models import Attempt, Backlog, ChunkResult, JobCounts, JobInput, JobPlan, JobRecord, JobState, NewJob
+from tts_actors.models import (
+    Attempt,
+    Backlog,
+    ChunkResult,
+    Ending,
+    JobCounts,
+    JobInput,
+    JobPlan,
+    JobRecord,
+    JobState,
+    NewJob,
+)
 from tts_actors.states import ACTIVE, TERMINAL, check_transition
 from tts_actors.stores.rows import chunk_of, chunk_row, job_of, job_row
 from tts_actors.stores.tables import chunks, job_inputs, jobs
@@ -149,46 +161,47 @@ def claim(job_id: str, owner: str, now_ms: int, lease_ms: int) -> Callable[[sa.C
 def record(
     job_id: str, epoch: int, results: Sequence[ChunkResult], counts: JobCounts, lease_until_ms: int
 ) -> Callable[[sa.Connection], int]:
-    values = {
-        "chunks_completed": counts.chunks_completed,
-        "chunks_failed": counts.chunks_failed,
-        "chunks_in_flight": counts.chunks_in_flight,
-        "audio_samples": counts.audio_samples,
-        "characters_done": counts.characters_done,
-        "orchestrator_timeout_ms": counts.orchestrator_timeout_ms,
-        "next_alarm_at_ms": lease_until_ms,
-    }
+    values = _counted(counts) | {"next_alarm_at_ms": lease_until_ms}
 
     def operation(connection: sa.Connection) -> int:
         version = _fenced(connection, job_id, epoch, values)
-        if results:
-            connection.execute(chunks.insert(), [chunk_row(job_id, version, result) for result in results])
+        _insert_results(connection, job_id, version, results)
         return version
 
     return operation
 
 
 def finish(
-    job_id: str,
-    epoch: int,
-    state: JobState,
-    now_ms: int,
-    expires_at_ms: int,
-    error: tuple[str, str] | None,
+    job_id: str, epoch: int, ending: Ending, results: Sequence[ChunkResult], counts: JobCounts | None
 ) -> Callable[[sa.Connection], int]:
-    check_transition(JobState.IN_PROGRESS, state)
-    code, message = error or (None, None)
-    values = {
-        "state": state.value,
-        "finished_at_ms": now_ms,
-        "expires_at_ms": expires_at_ms,
-        "next_alarm_at_ms": expires_at_ms,
+    check_transition(JobState.IN_PROGRESS, ending.state)
+    code, message = ending.error or (None, None)
+    values = (_counted(counts) if counts else {}) | {
+        "state": ending.state.value,
+        "finished_at_ms": ending.finished_at_ms,
+        "expires_at_ms": ending.expires_at_ms,
+        "next_alarm_at_ms": ending.expires_at_ms,
         "owner": None,
         "chunks_in_flight": 0,
         "error_code": code,
         "error_message": message,
     }
-    return lambda connection: _fenced(connection, job_id, epoch, values)
+
+    def operation(connection: sa.Connection) -> int:
+        version = _fenced(connection, job_id, epoch, values)
+        _insert_results(connection, job_id, version, results)
+        return version
+
+    return operation
+
+
+def _counted(counts: JobCounts) -> dict[str, Any]:
+    return dataclasses.asdict(counts)
+
+
+def _insert_results(connection: sa.Connection, job_id: str, version: int, results: Sequence[ChunkResult]) -> None:
+    if results:
+        connection.execute(chunks.insert(), [chunk_row(job_id, version, result) for result in results])
 
 
 def _fenced(connection: sa.Connection, job_id: str, epoch: int, values: dict[str, Any]) -> int:
