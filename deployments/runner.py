@@ -48,7 +48,7 @@ def main(
         os.environ.setdefault(name, value)
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have started us with SIGINT ignored
         signal.signal(number, _interrupt)
-    failure: list[str] = []
+    watcher = _Watcher(f"http://{http['host']}:{http['port']}")
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as filled:
         yaml.safe_dump(document, filled)
         filled.flush()
@@ -59,16 +59,16 @@ def main(
             logging_level=logging.WARNING,
             _node_ip_address="127.0.0.1",  # else Ray listens where every host can reach it
         )
-        url = f"http://{http['host']}:{http['port']}"
-        threading.Thread(target=_watch, args=(url, failure), daemon=True).start()
+        watcher.start()
         try:
             serve_run.main([filled.name], standalone_mode=False)
         except (KeyboardInterrupt, SystemExit):
             serve.shutdown()  # type: ignore[no-untyped-call] # a no-op if Serve's own handler came first
         finally:
+            watcher.stop()
             ray.shutdown()
-    if failure:
-        sys.exit(f"error: {failure[0]}")
+    if watcher.failure:
+        sys.exit(1)
 
 
 def filled_config(text: str, *, port: int, data: Path) -> dict[str, Any]:
@@ -96,24 +96,41 @@ def _interrupt(_signal: int, _frame: Any) -> None:
     raise KeyboardInterrupt
 
 
-def _watch(url: str, failure: list[str]) -> None:
-    """Say when the service is ready; end it if an application cannot be deployed."""
-    give_up = time.monotonic() + START_SECONDS
-    while time.monotonic() < give_up:
-        time.sleep(0.2)
+class _Watcher(threading.Thread):
+    """Says when the service is ready; ends the process if an application cannot be deployed."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(daemon=True)
+        self._url = url
+        self._stopped = threading.Event()
+        self.failure = ""
+
+    def run(self) -> None:
+        give_up = time.monotonic() + START_SECONDS
+        while not self._stopped.wait(0.2) and not self.failure:
+            if self._ready():
+                print(f"ready at {self._url} (API at {self._url}/docs); Ctrl-C stops it", flush=True)  # noqa: T201
+                return
+            if time.monotonic() > give_up:
+                self.failure = f"not ready within {START_SECONDS:.0f} s"
+            for name, application in serve.status().applications.items():
+                if application.status == "DEPLOY_FAILED":
+                    self.failure = f"application {name!r} cannot be deployed: {application.message}"
+        if self.failure:
+            print(f"error: {self.failure}", file=sys.stderr, flush=True)  # noqa: T201
+            signal.raise_signal(signal.SIGTERM)
+
+    def stop(self) -> None:
+        """End the watching; no call into Ray is left running when this returns."""
+        self._stopped.set()
+        if self is not threading.current_thread():
+            self.join(timeout=10)
+
+    def _ready(self) -> bool:
         try:
-            if requests.get(f"{url}/readyz", timeout=6).status_code == 200:
-                print(f"ready at {url} (API at {url}/docs); Ctrl-C stops it", flush=True)  # noqa: T201
-                return
+            return requests.get(f"{self._url}/readyz", timeout=6).status_code == 200
         except requests.RequestException:
-            pass
-        for name, application in serve.status().applications.items():
-            if application.status == "DEPLOY_FAILED":
-                failure.append(f"application {name!r} cannot be deployed: {application.message}")
-                signal.raise_signal(signal.SIGTERM)
-                return
-    failure.append(f"not ready within {START_SECONDS:.0f} s")
-    signal.raise_signal(signal.SIGTERM)
+            return False
 
 
 if __name__ == "__main__":

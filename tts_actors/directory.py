@@ -23,6 +23,9 @@ from tts_actors.states import TERMINAL
 SWEEP_SECONDS = 2.0
 """Between two looks at the alarms; with the lease of 10 s it bounds recovery after a full restart at 12 s."""
 
+HANDLE_SECONDS = 5.0
+"""How long a cancel waits for an actor that is just being started (a cold start takes about 1 s)."""
+
 SWEEP_JOBS = 500
 """Alarms handled in one sweep; the rest is due again in the next."""
 
@@ -72,9 +75,16 @@ class JobDirectory:
         self._refill = asyncio.Event()
 
     async def serve(self) -> None:
-        """Sweep and keep spares until cancelled."""
+        """Take over what an earlier directory of this service left, then sweep and keep spares until cancelled."""
         self._refill.set()
         await asyncio.gather(self._sweep_forever(), self._refill_forever())
+
+    async def _adopt(self) -> None:
+        """The children of a crashed directory died with it: no need to wait for their leases to run out."""
+        for job_id in await self._store.jobs_of(self._owner):
+            if job_id not in self._active:
+                log.info("job_recovered", job_id=job_id, state=JobState.IN_PROGRESS.value)
+                self._activate(job_id)
 
     async def reserve(self) -> str:
         """A fresh job id, with a warm actor waiting under that name if there is one."""
@@ -95,9 +105,8 @@ class JobDirectory:
 
     async def cancel(self, job_id: str) -> None:
         """End the job as cancelled, wherever it is; returns once that is in the store. Idempotent."""
-        handle = self._handles.get(job_id)
-        if handle is not None:
-            await handle.cancel()
+        if job_id in self._active:
+            await (await self._handle_of(job_id)).cancel()
             return
         job = await self._store.claim(job_id, owner=self._owner, now_ms=self._now_ms(), lease_ms=1_000)
         if job is None:
@@ -106,6 +115,15 @@ class JobDirectory:
         ttl_seconds = job.request.ttl_seconds or self._retention.ttl_seconds
         ending = Ending(JobState.CANCELLED, now_ms, now_ms + ttl_seconds * 1_000)
         await self._store.finish(job_id, job.epoch, ending=ending)
+
+    async def _handle_of(self, job_id: str) -> JobHandle:
+        """The active job's actor; one that is just being started is waited for."""
+        give_up = self._now() + HANDLE_SECONDS
+        while (handle := self._handles.get(job_id)) is None:
+            if job_id not in self._active or self._now() > give_up:
+                raise DirectoryUnavailable("the job's actor is being replaced", 1.0)
+            await asyncio.sleep(0.01)
+        return handle
 
     async def forget(self, job_id: str) -> None:
         """Stop the job's actor, whatever it does, and drop it."""
@@ -124,7 +142,8 @@ class JobDirectory:
         if handle is None:
             await asyncio.sleep(min(timeout_seconds, 0.2))
             return
-        await handle.wait(version, timeout_seconds)
+        with contextlib.suppress(DirectoryUnavailable):
+            await handle.wait(version, timeout_seconds)
 
     async def figures(self) -> dict[str, int]:
         """How many actors there are, by what they do."""
@@ -192,7 +211,8 @@ class JobDirectory:
             return
         self._queue_waits = False
         try:
-            queued = await self._store.queued_jobs(limit=room + len(self._active))
+            # One more than may run: of the first ones some may be starting just now, their state not yet written.
+            queued = await self._store.queued_jobs(limit=self._limits.max_active_jobs + 1)
         except RetryLater:
             self._queue_waits = True
             return
@@ -205,8 +225,12 @@ class JobDirectory:
             self._activate(job_id)
 
     async def _sweep_forever(self) -> None:
+        adopted = False
         while True:
             try:
+                if not adopted:
+                    await self._adopt()
+                    adopted = True
                 await self.sweep()
             except RetryLater as error:
                 log.warning("sweep_postponed", reason=error.message)

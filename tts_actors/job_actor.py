@@ -85,6 +85,12 @@ class JobActor:
 
         Returns without touching anything if the job is finished, gone, or owned elsewhere.
         """
+        try:
+            return await self._run()
+        finally:
+            self._stopped.set()
+
+    async def _run(self) -> JobState:
         tools = self._warm()
         job = await self._insistently(
             lambda: tools.store.claim(self._job_id, owner=tools.owner, now_ms=self._now_ms(), lease_ms=LEASE_MS)
@@ -99,8 +105,6 @@ class JobActor:
         except StaleEpoch:
             logger.warning("job_fenced")
             state = await self._stored_state()
-        finally:
-            self._stopped.set()
         logger.info("job_ended", state=state.value)
         return state
 
@@ -250,10 +254,9 @@ class JobActor:
         return state
 
     async def cancel(self) -> None:
-        """Stop backend calls and end the job as cancelled; returns once that is committed. Idempotent."""
+        """Stop backend calls and end the job as cancelled; returns once :meth:`run` has committed that. Idempotent."""
         self._cancelled.set()
-        if self._job is not None:
-            await self._stopped.wait()
+        await self._stopped.wait()
 
     async def until_stopped(self) -> None:
         """Returns when the job has ended or is being cancelled: workers hold this call open and stop with it."""

@@ -44,6 +44,9 @@ from tts_actors.planning import PlanBounds, plan_job
 from tts_actors.protocols import ClipStore, Directory, JobStore
 from tts_actors.states import TERMINAL
 
+LOOK_AGAIN_SECONDS = 5.0
+"""A listener looks into the store at least this often: the actor that it listens to may have been replaced."""
+
 JOB_ID = re.compile(r"[A-Za-z0-9._-]{3,64}\Z")
 """What a job id may look like; anything else is not looked up at all."""
 
@@ -194,7 +197,7 @@ class JobService:
         job = await self.get(tenant, job_id)
         give_up = time.monotonic() + seconds
         while job.state not in TERMINAL and (remaining := give_up - time.monotonic()) > 0:
-            await self._directory.wait(job_id, job.version, remaining)
+            await self._directory.wait(job_id, job.version, min(remaining, LOOK_AGAIN_SECONDS))
             job = await self.get(tenant, job_id)
         return job
 

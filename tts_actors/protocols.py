@@ -85,6 +85,9 @@ class JobStore(Protocol):
     async def queued_jobs(self, *, limit: int) -> list[str]:
         """Jobs waiting to run, by priority, then age."""
 
+    async def jobs_of(self, owner: str) -> list[str]:
+        """Running jobs that ``owner`` has claimed."""
+
     async def due_jobs(self, *, now_ms: int, limit: int) -> list[tuple[str, JobState]]:
         """Jobs whose alarm has passed: dead owners, forgotten queue entries, ended lives."""
 

@@ -219,3 +219,10 @@ async def test_a_clip_is_written_once(tmp_path: Path) -> None:
     await clips.delete_prefix("job-1")
     assert await clips.get("job-1/clips/0.wav") is None
     assert await clips.get("job-10/clips/0.wav") == b"other"
+
+
+async def test_a_directory_finds_what_its_predecessor_had_claimed(store: SqlJobStore) -> None:
+    await store.create_job(new_job(), _admit)
+    await _claimed(store, "a")
+    assert await store.jobs_of("a") == ["job-1"]
+    assert await store.jobs_of("b") == []

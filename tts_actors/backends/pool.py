@@ -48,10 +48,15 @@ class BackendPool:
         try:
             return await asyncio.wait_for(asyncio.shield(waiter.future), MAX_WAIT_SECONDS)
         except TimeoutError:
-            return []
+            # Granted in the very moment of giving up: then there is something to return after all.
+            return waiter.granted if waiter.future.done() else []
+        except asyncio.CancelledError:
+            self._take_back(waiter.granted)
+            self._withdraw(job_id, waiter)
+            self._grant()
+            raise
         finally:
-            if not waiter.future.done():
-                self._withdraw(job_id, waiter)
+            self._withdraw(job_id, waiter)
 
     async def release(self, reports: Sequence[tuple[str, Attempt]]) -> None:
         """Give leases back by token, each with how its call went; unknown tokens have run out before."""

@@ -266,6 +266,11 @@ def queued_jobs(limit: int) -> Callable[[sa.Connection], list[str]]:
     return lambda connection: list(connection.execute(query).scalars())
 
 
+def jobs_of(owner: str) -> Callable[[sa.Connection], list[str]]:
+    query = sa.select(jobs.c.id).where(jobs.c.state == JobState.IN_PROGRESS.value, jobs.c.owner == owner)
+    return lambda connection: list(connection.execute(query).scalars())
+
+
 def due_jobs(now_ms: int, limit: int) -> Callable[[sa.Connection], list[tuple[str, JobState]]]:
     query = (
         sa.select(jobs.c.id, jobs.c.state)

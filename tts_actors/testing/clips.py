@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from tts_actors.audio.encoders import MEDIA_TYPES, open_encoder
+from tts_actors.audio.encoders import MEDIA_TYPES, encode_file
 from tts_actors.audio.pcm import Pcm
 from tts_actors.audio.tone import tone
 from tts_actors.models import SAMPLE_RATE_HZ
@@ -73,16 +73,16 @@ def _spoil(pcm: Pcm, fault: str | None) -> Pcm:
 
 
 def _encode(pcm: Pcm, fmt: str, rate_hz: int) -> bytes:
+    file = io.BytesIO()
     if fmt == "wav" and rate_hz != SAMPLE_RATE_HZ:
-        sink = io.BytesIO()
-        with wave.open(sink, "wb") as file:
-            file.setnchannels(1)
-            file.setsampwidth(2)
-            file.setframerate(rate_hz)
-            file.writeframes(pcm.astype("<i2", copy=False).tobytes())
-        return sink.getvalue()
-    encoder = open_encoder(fmt, total_samples=pcm.size)
-    return encoder.feed(pcm) + encoder.finish()
+        with wave.open(file, "wb") as wav:
+            wav.setnchannels(1)
+            wav.setsampwidth(2)
+            wav.setframerate(rate_hz)
+            wav.writeframes(pcm.astype("<i2", copy=False).tobytes())
+    else:
+        encode_file(fmt, [pcm], file)
+    return file.getvalue()
 
 
 def _cut(data: bytes, fmt: str) -> bytes:

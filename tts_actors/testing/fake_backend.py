@@ -40,12 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _flag_value(name: str, text: str) -> Any:
-    """Lists are ``500,hang``, maps ``500=0.1,429=0.05``; pydantic reads everything else from its text."""
+    """Lists are ``500,hang``, maps ``500=0.1,429=0.05``; whole numbers are numbers; pydantic reads the rest."""
     if name == "fail_kinds":
         return text.split(",")
     if name == "statuses":
         return dict(pair.split("=", 1) for pair in text.split(","))
-    return text
+    return int(text) if text.isascii() and text.isdigit() else text
 
 
 async def _serve(faults: Faults, port: int, *, exit_with_stdin: bool) -> None:

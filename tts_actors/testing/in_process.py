@@ -51,6 +51,7 @@ class LocalJobHandle:
     def __init__(self, actor: JobActor) -> None:
         self.actor = actor
         self._running: asyncio.Task[JobState] | None = None
+        self._killed = False
 
     async def run(self) -> JobState:
         self._running = asyncio.create_task(self.actor.run())
@@ -65,9 +66,12 @@ class LocalJobHandle:
         await self.actor.cancel()
 
     async def wait(self, version: int, timeout_seconds: float) -> int:
+        if self._killed:
+            raise DirectoryUnavailable("the job actor was killed")
         return await self.actor.wait(version, timeout_seconds)
 
     def kill(self) -> None:
+        self._killed = True
         if self._running is not None:
             self._running.cancel()
 
