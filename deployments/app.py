@@ -48,7 +48,7 @@ class Ingress:
         checks = {
             "job_store": self._store.ping,
             "clip_store": self._clips.ping,
-            "directory": self._gateway.figures,
+            "directory": self._gateway.check,
             "backends": self._check_backends,
         }
         return build_http_app(self._args, service, SingleCall(self._args, self._call_tools), checks)

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StrictStr
 
 from tts_actors.audio import open_encoder
+from tts_actors.backends.catalog import DEFAULT_VOICE
 from tts_actors.errors import InvalidRequest
 from tts_actors.job_service import ChunkView
 from tts_actors.models import (
@@ -125,7 +126,7 @@ class JobBody(BaseModel):
         voice = self.voice.id if isinstance(self.voice, VoiceBody) else self.voice
         return SpeechRequest(
             model=self.model,
-            voice=voice,
+            voice=voice or DEFAULT_VOICE,
             response_format=self.response_format,
             speed=self.speed,
             instructions=self.instructions,

@@ -72,6 +72,7 @@ class JobDirectory:
         self._handles: dict[str, JobHandle] = {}
         self._finished: OrderedDict[str, JobHandle] = OrderedDict()
         self._queue_waits = True
+        self._warm = False
         self._refill = asyncio.Event()
 
     async def serve(self) -> None:
@@ -148,6 +149,7 @@ class JobDirectory:
     async def figures(self) -> dict[str, int]:
         """How many actors there are, by what they do."""
         return {
+            "warm": int(self._warm or self._limits.spare_actors == 0),
             "active": len(self._active),
             "spares": len(self._spares),
             "reserved": len(self._reserved),
@@ -263,6 +265,7 @@ class JobDirectory:
                 job_id = new_job_id()
                 try:
                     self._spares[job_id] = await self._spawner.spawn(job_id)
+                    self._warm = True
                 except TtsError as error:
                     log.warning("spare_not_started", reason=error.message)
                     await asyncio.sleep(REFILL_IDLE_SECONDS)

@@ -106,7 +106,7 @@ class SpeechRequest:
     """What the caller asked for, validated and normalised: the part of a job that never changes."""
 
     model: str
-    voice: str | None
+    voice: str
     response_format: str = "mp3"
     speed: float = 1.0
     instructions: str | None = None

@@ -132,7 +132,7 @@ def test_errors_cross_processes_whole(error: errors.TtsError) -> None:
 
 
 def test_requests_and_plans_survive_their_json() -> None:
-    request = SpeechRequest("m", None, priority=Priority.BATCH, metadata={"a": "ü"}, ttl_seconds=5)
+    request = SpeechRequest("m", "v", priority=Priority.BATCH, metadata={"a": "ü"}, ttl_seconds=5)
     assert SpeechRequest.from_json(request.to_json()) == request
     plan = plan_of(10, 20, 30)
     assert JobPlan.from_json(plan.to_json()) == plan

@@ -190,14 +190,12 @@ async def test_retry_after_is_sent_where_it_belongs(
 
 
 async def test_faults_of_the_audio_are_what_they_say(backend: FakeBackend, http: aiohttp.ClientSession) -> None:
-    replies = {}
+    replies, whole = {}, tone(TEXT)
     for fault in ("silence", "clipped", "short", "empty", "garbage", "cut", "wrong_type"):
         backend.faults.always = fault
         replies[fault] = await speak(http, backend)
         assert replies[fault].status == 200
-    whole = tone(TEXT)
-    assert replies["silence"].samples.size == whole.size
-    assert not replies["silence"].samples.any()
+    assert np.array_equal(replies["silence"].samples, np.zeros_like(whole))
     assert set(replies["clipped"].samples.tolist()) == {-32_768, 32_767}
     assert replies["short"].samples.size == 1_200
     assert replies["empty"].body == b""
@@ -220,11 +218,10 @@ async def test_faults_of_the_audio_reach_raw_tts_too(backend: FakeBackend, http:
 async def test_pages_that_are_not_audio_come_with_200(backend: FakeBackend, http: aiohttp.ClientSession) -> None:
     backend.faults.always = "html"
     html = await speak(http, backend)
+    assert (html.status, html.headers["Content-Type"][:9]) == (200, "text/html")
     backend.faults.always = "json_error"
     error = await speak(http, backend)
-    assert (html.status, error.status) == (200, 200)
-    assert html.headers["Content-Type"].startswith("text/html")
-    assert "error" in _json(error)
+    assert (error.status, list(_json(error))) == (200, ["error"])
 
 
 # -- faults of the connection -------------------------------------------------------------------
@@ -329,8 +326,7 @@ def test_chance_follows_from_seed_and_text_and_meets_its_rates() -> None:
 def test_delay_jitters_within_its_bound_and_grows_behind_the_knee() -> None:
     faults = Faults(delay_ms=100, jitter_ms=50, knee=4)
     calm = [delay_ms_of(faults, f"text {n}", attempt=1, in_flight=1) for n in range(100)]
-    assert 100 <= min(calm) < 110
-    assert 140 < max(calm) <= 150
+    assert (round(min(calm), -1), round(max(calm), -1)) == (100, 150)
     crowded = [delay_ms_of(faults, "a", attempt=1, in_flight=n) for n in (4, 2, 8, 16)]
     assert [delay / crowded[0] for delay in crowded] == pytest.approx([1, 1, 2, 4])
     assert delay_ms_of(faults, "[[delay:1000]]", attempt=1, in_flight=1) >= 1_100
@@ -399,5 +395,5 @@ async def test_a_wrong_fault_changes_nothing(backend: FakeBackend, http: aiohttp
         backend.faults.always = "nonsense"
 
 
-def test_every_named_fault_is_explained_and_usable() -> None:
-    assert all(Faults(always=name).always == name and text for name, text in NAMED_FAULTS.items())
+def test_every_named_fault_is_usable() -> None:
+    assert all(Faults(always=name).always == name for name in NAMED_FAULTS)

@@ -15,6 +15,10 @@ OPENAI_VOICES = frozenset(
 """Voice names that clients of OpenAI send; they map to a backend's ``default`` voice unless it has its own."""
 
 
+DEFAULT_VOICE = "default"
+"""What a caller who names no voice gets: the backend's voice of that name, or its first."""
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """The backends that can serve a request: name -> (model, voice) in that backend's own words.
@@ -78,13 +82,13 @@ def _model_at(backend: BackendArgs, model: str) -> str | None:
 
 def _voice_at(backend: BackendArgs, voice: str | None) -> str | None:
     if not backend.voices:
-        return voice or "default"
+        return voice or DEFAULT_VOICE
     if voice in backend.voices:
         return backend.voices[voice]
     if voice is not None and voice in backend.voices.values():
         return voice
-    if voice is None or voice in OPENAI_VOICES:
-        return backend.voices.get("default") or next(iter(backend.voices.values()))
+    if voice in (None, DEFAULT_VOICE) or voice in OPENAI_VOICES:
+        return backend.voices.get(DEFAULT_VOICE) or next(iter(backend.voices.values()))
     return None
 
 

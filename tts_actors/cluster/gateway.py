@@ -60,6 +60,11 @@ class Gateway:
         """How many actors there are, by what they do."""
         return dict(await self._ask("figures"))
 
+    async def check(self) -> None:
+        """Raise :class:`DirectoryUnavailable` unless the directory answers and its first spare actor is up."""
+        if not (await self.figures())["warm"]:
+            raise DirectoryUnavailable("the first job actors are being started", 1.0)
+
     async def wait(self, job_id: str, version: int, timeout_seconds: float) -> None:
         try:
             actor = await self._job(job_id)
