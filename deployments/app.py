@@ -51,7 +51,8 @@ class Ingress:
             "directory": self._gateway.check,
             "backends": self._check_backends,
         }
-        return build_http_app(self._args, service, SingleCall(self._args, self._call_tools), checks)
+        single_call = SingleCall(self._args, self._call_tools)
+        return build_http_app(self._args, service, single_call, checks, adds_request_id=False)
 
     async def check_health(self) -> None:
         """Serve's health check; its first call prepares the stores and the directory."""

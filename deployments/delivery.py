@@ -2,18 +2,23 @@
 
 import re
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from deployments.envelopes import error_response
 from tts_actors.outputs import OutputFile
 
-RANGE = re.compile(r"bytes=(\d*)-(\d*)\Z")
+RANGE = re.compile(r"bytes=([0-9]*)-([0-9]*)\Z", re.IGNORECASE)
+
+MAX_DIGITS = 18
+"""A position of more digits is beyond every file; Python refuses to read one of more than 4,300."""
 
 
 def deliver(request: Request, output: OutputFile, file_name: str) -> Response:
     """200 with the file, 206 with the one range asked for, 304 if the caller has it, 416 for a range beyond it.
 
-    Several ranges at once get the whole file, as the RFC allows.
+    Several ranges at once, and what is no range, get the whole file, as the RFC allows.
     """
     etag = f'"{output.etag}"'
     headers = {
@@ -24,18 +29,17 @@ def deliver(request: Request, output: OutputFile, file_name: str) -> Response:
     }
     if _lists(request.headers.get("if-none-match", ""), etag):
         return Response(status_code=304, headers=headers)
-    asked = request.headers.get("range", "")
-    if request.headers.get("if-range", etag) != etag:
-        asked = ""
-    span = _range(asked, output.size)
-    if span is None:
-        return Response(status_code=416, headers=headers | {"Content-Range": f"bytes */{output.size}"})
-    start, end = span
-    partial = (start, end) != (0, output.size) or RANGE.match(asked) is not None
-    if partial:
+    span = _range(_asked(request, etag), output.size)
+    start, end = span or (0, output.size)
+    if start >= end:
+        return error_response(
+            request.scope["path"],
+            HTTPException(416, f"range: the file has {output.size} bytes", {"Content-Range": f"bytes */{output.size}"}),
+        )
+    status = 206 if span else 200
+    if span:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{output.size}"
     headers["Content-Length"] = str(end - start)
-    status = 206 if partial else 200
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers, media_type=output.media_type)
     return StreamingResponse(output.read(start, end), status_code=status, headers=headers, media_type=output.media_type)
@@ -46,16 +50,26 @@ def _lists(header: str, etag: str) -> bool:
     return etag in tags or "*" in tags
 
 
+def _asked(request: Request, etag: str) -> str:
+    """The Range header as far as it counts: only for GET, and only of the file that If-Range names, if it names one."""
+    if request.method != "GET" or request.headers.get("if-range", etag) != etag:
+        return ""
+    return request.headers.get("range", "")
+
+
 def _range(asked: str, size: int) -> tuple[int, int] | None:
-    """``[start, end)`` of the asked range, the whole file if there is no usable one, None if it lies beyond."""
-    match = RANGE.match(asked.strip())
+    """``[start, end)`` of the asked range, empty if it lies beyond the file; None if there is no usable one."""
+    match = RANGE.match(asked)
     if match is None or match.groups() == ("", ""):
-        return 0, size
+        return None
     first, last = match.groups()
     if not first:
-        length = min(int(last), size)
-        return (size - length, size) if length else None
-    start, end = int(first), min(int(last) + 1, size) if last else size
-    if last and int(last) < start:
-        return 0, size
-    return (start, end) if start < size else None
+        return max(0, size - _number(last)), size
+    if last and _number(last) < _number(first):
+        return None
+    return min(_number(first), size), min(_number(last) + 1, size) if last else size
+
+
+def _number(digits: str) -> int:
+    digits = digits.lstrip("0")
+    return int(digits or "0") if len(digits) <= MAX_DIGITS else 10**MAX_DIGITS

@@ -1,4 +1,4 @@
-"""What every request passes before any route: request id, headers dropped, size bound, key, and the last catch.
+"""What every request passes before any route: request id, size bound, key, and the last catch.
 
 Plain ASGI, so that nothing is buffered and every answer, errors included, gets its headers.
 """
@@ -18,9 +18,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from deployments.envelopes import error_response
 from tts_actors.config import AuthArgs
 from tts_actors.errors import ConfigError, RequestTooLarge, Unauthorized
-
-DROPPED_HEADERS = (b"x-request-timeout-seconds", b"x-request-disconnect-disabled", b"x-serve-router-")
-"""Serve's own controls: a client must not steer our server with them."""
 
 OPEN_PATHS = frozenset({"/", "/health", "/readyz", "/docs", "/openapi.json"})
 """Paths that need no key: they show nothing of any job."""
@@ -60,10 +57,15 @@ class Keys:
 
 
 class Edge:
-    """The outermost layer around the routes."""
+    """The outermost layer around the routes.
 
-    def __init__(self, app: ASGIApp, *, keys: Keys, max_body_bytes: int) -> None:
+    ``adds_request_id`` is off behind Serve, which puts ``x-request-id`` on every answer itself (the same id: it hands
+    its own, or the client's, on with the request).
+    """
+
+    def __init__(self, app: ASGIApp, *, keys: Keys, max_body_bytes: int, adds_request_id: bool) -> None:
         self._app = app
+        self._adds_request_id = adds_request_id
         self._keys = keys
         self._max_body_bytes = max_body_bytes
 
@@ -72,16 +74,17 @@ class Edge:
             await self._app(scope, receive, send)
             return
         request_id = _request_id(Headers(scope=scope))
-        scope["headers"] = [h for h in scope["headers"] if not h[0].lower().startswith(DROPPED_HEADERS)]
         started = time.monotonic()
-        status = 0
+        status, answered = 0, False
 
         async def send_marked(message: Message) -> None:
-            nonlocal status
+            nonlocal status, answered
+            answered = message["type"] == "http.response.body" and not message.get("more_body", False)
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = request_id
+                if self._adds_request_id:
+                    headers["x-request-id"] = request_id
                 headers["x-content-type-options"] = "nosniff"
             await send(message)
 
@@ -90,6 +93,9 @@ class Edge:
                 await self._admit(scope)
                 await self._app(scope, _bounded(receive, self._max_body_bytes), send_marked)
             except Exception as error:
+                if answered:  # Starlette has sent our 500 and raises what caused it all the same
+                    log.exception("request_failed", path=_route(scope))
+                    return
                 if status:  # the answer has begun: an abrupt end is the only honest one left
                     log.error("response_aborted", path=_route(scope), kind=type(error).__name__)
                     raise

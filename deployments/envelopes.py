@@ -30,7 +30,19 @@ STATUSES: dict[type[errors.TtsError], int] = {
 }
 """HTTP status by error class; a class without a row has its nearest ancestor's, the rest are 500."""
 
-PLAIN_CODES = {400: "invalid_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+PLAIN_CODES = {
+    400: "invalid_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "too_large",
+    416: "range_not_satisfiable",
+}
+
+UNION_ARMS = frozenset({"[key]", "constrained-str", "VoiceBody"})
+"""Parts of pydantic's locations, behind the field's name, that no caller wrote."""
+
+MAX_NAME = 128
+"""Longest field name that is repeated to the caller: an unknown one may be of any length."""
 
 
 def status_of(error: errors.TtsError) -> int:
@@ -44,12 +56,18 @@ def error_response(path: str, error: Exception) -> JSONResponse:
     """The answer to any exception, in the shape that belongs to the path. Unknown ones say nothing of themselves."""
     if isinstance(error, RequestValidationError):
         error = _validation_error(error)
+    if isinstance(error, HTTPException) and error.status_code == 400 and error.__cause__ is not None:
+        # FastAPI wraps all that happens while it reads a body: our own bounds, broken UTF-8, nesting without end.
+        cause = error.__cause__
+        error = cause if isinstance(cause, errors.TtsError) else errors.InvalidRequest("the body is not valid JSON")
     if isinstance(error, HTTPException):
         code = PLAIN_CODES.get(error.status_code, "http_error")
         return _answer(path, error.status_code, str(error.detail), code, None, dict(error.headers or {}))
     if not isinstance(error, errors.TtsError):
         return _answer(path, 500, "the service failed to handle this request", "internal_error", None, {})
     status, headers = status_of(error), {}
+    if path.startswith("/api/") and isinstance(error, errors.ModelNotFound | errors.VoiceNotFound):
+        status = 400  # there 404 means: no such job
     if isinstance(error, errors.RetryLater):
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
     elif status == 401:
@@ -73,8 +91,9 @@ def _answer(
 def _validation_error(error: RequestValidationError) -> errors.TtsError:
     """The first complaint in one sentence that names the field; the offending value is not repeated."""
     first = error.errors()[0]
-    names = [str(part) for part in first["loc"] if part not in ("body", "query", "path", "header")]
-    param = ".".join(names) or None
+    _, *names = map(str, first["loc"])  # where the value stood (body, query ...), then the way to it
+    names = [*names[:1], *(name for name in names[1:] if name not in UNION_ARMS)]
+    param = ".".join(name[:MAX_NAME] for name in names)[:MAX_NAME] or None
     if first["type"] == "json_invalid":
         return errors.InvalidRequest("the body is not valid JSON", None)
     message = f"{param}: {first['msg']}" if param else f"the body: {first['msg']}"

@@ -23,15 +23,28 @@ from tts_actors.job_service import JobService
 from tts_actors.single_call import SingleCall
 
 
-def build_http_app(args: AppArgs, service: JobService, single_call: SingleCall, checks: Mapping[str, Check]) -> ASGIApp:
+def build_http_app(
+    args: AppArgs,
+    service: JobService,
+    single_call: SingleCall,
+    checks: Mapping[str, Check],
+    *,
+    adds_request_id: bool = True,
+) -> ASGIApp:
     """All routes of the service as one ASGI application."""
     api = FastAPI(title="tts-actors", version=__version__, redoc_url=None)
     api.include_router(original_routes(service, single_call))
     api.include_router(job_routes(service))
     api.include_router(operation_routes(checks))
-    for kind in (TtsError, RequestValidationError, HTTPException):
+    # Exception too: Starlette would answer what nobody expected in plain text, before the edge hears of it.
+    for kind in (TtsError, RequestValidationError, HTTPException, Exception):
         api.add_exception_handler(kind, _handle)
-    edge = Edge(api, keys=Keys(args.auth, os.environ), max_body_bytes=args.limits.max_body_bytes)
+    edge = Edge(
+        api,
+        keys=Keys(args.auth, os.environ),
+        max_body_bytes=args.limits.max_body_bytes,
+        adds_request_id=adds_request_id,
+    )
     if not args.cors_origins:
         return edge
     # Outermost, so that errors of the edge itself carry the headers too.

@@ -4,6 +4,7 @@ It fills ``{PORT}`` and ``{DATA}`` into the YAML, starts a Ray of its own (it ne
 hands the YAML to Serve, says when the service is ready, and on Ctrl-C or SIGTERM takes everything down again.
 """
 
+import _thread
 import logging
 import os
 import signal
@@ -32,6 +33,9 @@ RAY_DEFAULTS = {
     "OMP_NUM_THREADS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Every line of the logs counts: Ray would merge those that look alike.
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.proxy:proxy_middlewares",
 }
 
 
@@ -46,8 +50,6 @@ def main(
     _check_port_free(http["host"], http["port"])
     for name, value in RAY_DEFAULTS.items():
         os.environ.setdefault(name, value)
-    for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have started us with SIGINT ignored
-        signal.signal(number, _interrupt)
     watcher = _Watcher(f"http://{http['host']}:{http['port']}")
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as filled:
         yaml.safe_dump(document, filled)
@@ -59,6 +61,9 @@ def main(
             logging_level=logging.WARNING,
             _node_ip_address="127.0.0.1",  # else Ray listens where every host can reach it
         )
+        for number in (signal.SIGINT, signal.SIGTERM):
+            # After Ray, which sets its own; and a shell may have started us with SIGINT ignored.
+            signal.signal(number, _interrupt)
         watcher.start()
         try:
             serve_run.main([filled.name], standalone_mode=False)
@@ -118,7 +123,7 @@ class _Watcher(threading.Thread):
                     self.failure = f"application {name!r} cannot be deployed: {application.message}"
         if self.failure:
             print(f"error: {self.failure}", file=sys.stderr, flush=True)  # noqa: T201
-            signal.raise_signal(signal.SIGTERM)
+            _thread.interrupt_main()
 
     def stop(self) -> None:
         """End the watching; no call into Ray is left running when this returns."""

@@ -22,6 +22,7 @@ from tts_actors.models import (
 )
 from tts_actors.outputs import Segment
 from tts_actors.states import TERMINAL
+from tts_actors.text import check_text
 
 L16 = f"audio/L16;rate={SAMPLE_RATE_HZ}"
 """What the original's door delivers: little-endian s16, whatever RFC 2586 says of L16's byte order."""
@@ -108,7 +109,7 @@ class JobBody(BaseModel):
     voice: Name | VoiceBody | None = None
     instructions: Annotated[StrictStr, Field(max_length=4_096)] | None = None
     response_format: StrictStr = "mp3"
-    speed: Annotated[float, Field(ge=0.25, le=4.0)] = 1.0
+    speed: Annotated[float, Field(ge=0.25, le=4.0, strict=True)] = 1.0
     stream_format: Literal["audio", "sse"] = "audio"
     chunking: ChunkingBody = ChunkingBody()
     on_chunk_failure: OnChunkFailure = OnChunkFailure.FAIL
@@ -121,8 +122,12 @@ class JobBody(BaseModel):
     ttl_seconds: Annotated[int, Field(ge=1, le=31_536_000, strict=True)] | None = None
 
     def request(self) -> SpeechRequest:
-        """The job's request; raises :class:`InvalidRequest` for a format that cannot be written."""
+        """The job's request; raises :class:`InvalidRequest` for a format that cannot be written and bad text."""
         open_encoder(self.response_format)
+        try:
+            check_text(self.input)
+        except InvalidRequest as error:  # elsewhere the field is called text
+            raise InvalidRequest(error.message.replace("text", "input", 1), "input") from None
         voice = self.voice.id if isinstance(self.voice, VoiceBody) else self.voice
         return SpeechRequest(
             model=self.model,

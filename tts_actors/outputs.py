@@ -35,7 +35,7 @@ GAP_SAMPLES = SAMPLE_RATE_HZ
 """Silence in the place of a failed chunk: one second, longer than any pause, so that a listener notices."""
 
 READ_BYTES = 256 * 1024
-"""Largest piece in which a file is handed on: bounds memory per reader."""
+"""Size of the pieces in which a file is handed on (at most twice this): bounds memory per reader."""
 
 ENCODER_VERSION = "1"
 """Part of every ETag: raise it when encoders or their settings change."""
@@ -63,7 +63,7 @@ class OutputFile(Protocol):
     size: int
 
     def read(self, start: int, end: int) -> AsyncIterator[bytes]:
-        """Bytes ``[start, end)`` in pieces of at most ``READ_BYTES``."""
+        """Bytes ``[start, end)`` in pieces of at most twice ``READ_BYTES``."""
 
 
 def lay_out(spans: Sequence[ChunkSpan], results: Sequence[ChunkResult], speed: float) -> list[Segment]:
@@ -94,6 +94,17 @@ class JoinedOutput:
         self.size = len(self._header) + samples * BYTES_PER_SAMPLE
 
     async def read(self, start: int, end: int) -> AsyncIterator[bytes]:
+        # Every piece handed on costs a message to the proxy: short clips travel together.
+        block = bytearray()
+        async for piece in self._pieces(start, end):
+            block += piece
+            if len(block) >= READ_BYTES:
+                yield bytes(block)
+                block.clear()
+        if block:
+            yield bytes(block)
+
+    async def _pieces(self, start: int, end: int) -> AsyncIterator[bytes]:
         if start < len(self._header):
             yield self._header[start : min(end, len(self._header))]
         first, last = max(0, start - len(self._header)), max(0, end - len(self._header))

@@ -10,8 +10,8 @@ from fastapi.responses import JSONResponse, Response
 from deployments.delivery import deliver
 from deployments.routes import Tenant
 from deployments.schemas import JobBody, chunk_answer, job_answer, manifest_answer
-from tts_actors.audio import MEDIA_TYPES, open_encoder, wav_header
-from tts_actors.errors import InvalidRequest, NotReady
+from tts_actors.audio import MEDIA_TYPES, wav_header
+from tts_actors.errors import InvalidRequest, NotFound, NotReady
 from tts_actors.job_service import JOB_ID, JobService
 from tts_actors.models import JobRecord, JobState
 from tts_actors.planning import estimated_audio_seconds
@@ -84,6 +84,8 @@ def _add_reading(router: APIRouter, service: JobService) -> None:
         after: Annotated[str | None, Query(max_length=128)] = None,
         status: JobState | None = None,
     ) -> Any:
+        if after is not None and not JOB_ID.match(after):
+            raise NotFound("no job has the id given as after", "after")
         jobs = await service.list_jobs(tenant, limit=limit + 1, after=after, state=status)
         now_ms = int(time.time() * 1_000)
         data = [job_answer(job, now_ms) for job in jobs[:limit]]
@@ -111,7 +113,8 @@ def _add_reading(router: APIRouter, service: JobService) -> None:
 
 
 def _add_audio(router: APIRouter, service: JobService) -> None:
-    @router.api_route("/{job_id}/audio", methods=["GET", "HEAD"], operation_id=None)
+    @router.head("/{job_id}/audio", include_in_schema=False)
+    @router.get("/{job_id}/audio")
     async def audio(
         job_id: Job,
         request: Request,
@@ -119,8 +122,8 @@ def _add_audio(router: APIRouter, service: JobService) -> None:
         format: Format = None,
         gaps: Format = None,
     ) -> Any:
-        if format is not None:
-            open_encoder(format)
+        if format is not None and format not in MEDIA_TYPES:
+            raise InvalidRequest(f"format: must be one of {', '.join(MEDIA_TYPES)}", "format")
         if gaps not in (None, "silence"):
             raise InvalidRequest("gaps: must be silence", "gaps")
         job, output = await service.output(tenant, job_id, format, silence_for_gaps=gaps == "silence")

@@ -36,7 +36,10 @@ def _synthesize_slice(order: SliceOrder, args: AppArgs, pool: Any, job_actor: An
 
 
 async def _until_stopped(order: SliceOrder, args: AppArgs, pool: Any, job_actor: Any) -> AsyncGenerator[SliceProgress]:
-    """The slice's results, ended early when the job actor says stop or is no more (``ray.cancel`` is best effort)."""
+    """The slice's results, ended early when the job actor says stop or is no more.
+
+    (``ray.cancel`` is best effort, and its KeyboardInterrupt would hit the event loop at any place: it is not used.)
+    """
     stop = asyncio.ensure_future(_stopped(job_actor))
     try:
         async with (
@@ -79,8 +82,6 @@ class RayDispatch:
                 yield await reference
         except RayError as error:
             raise WorkerLost(f"the chunk worker died: {type(error).__name__}") from error
-        finally:
-            ray.cancel(results, force=False)
 
 
 def _warm_worker() -> None:

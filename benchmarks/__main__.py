@@ -1,0 +1,17 @@
+"""``python -m benchmarks [NAME ...]``: run the named measurements, or all of them."""
+
+import sys
+
+from benchmarks import forty_chunks, many_chunks, whole_book
+
+MEASUREMENTS = {
+    "forty_chunks": forty_chunks.main,
+    "many_chunks": many_chunks.main,
+    "whole_book": whole_book.main,
+}
+
+for name in sys.argv[1:] or MEASUREMENTS:
+    if name not in MEASUREMENTS:
+        sys.exit(f"error: no measurement {name!r}; there are: {', '.join(MEASUREMENTS)}")
+    print(name, flush=True)
+    MEASUREMENTS[name]()

@@ -1,0 +1,29 @@
+"""What Serve's HTTP proxy does before it looks at a request: drop the headers that would steer Serve itself.
+
+The proxy obeys ``x-request-timeout-seconds`` and the like before any of our routes sees the request, so they are
+dropped there. Serve loads this through ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=deployments.proxy:proxy_middlewares``.
+"""
+
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+CONTROL_HEADERS = (b"x-request-timeout-seconds", b"x-request-disconnect-disabled", b"x-serve-router-")
+"""Serve's own controls (names begin so): a client must not steer our server with them."""
+
+
+class ControlHeadersDropped:
+    """Passes every request on without Serve's control headers."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            headers = [header for header in scope["headers"] if not header[0].lower().startswith(CONTROL_HEADERS)]
+            scope = {**scope, "headers": headers}
+        await self._app(scope, receive, send)
+
+
+def proxy_middlewares() -> list[Middleware]:
+    """The middlewares for Serve's proxy."""
+    return [Middleware(ControlHeadersDropped)]

@@ -1,0 +1,125 @@
+"""Ray's side of the service: actors by name, what is killed and comes back, what is not imported."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psutil
+import pytest
+import ray
+
+from tests.integration.service import Service
+from tts_actors.cluster import DIRECTORY, NAMESPACE
+
+
+@pytest.fixture(scope="module")
+def _driver(service: Service) -> Iterator[None]:
+    """This process joins the service's own Ray."""
+    ray.init(
+        address=service.ray_option("--gcs-address"), namespace=NAMESPACE, logging_level="ERROR", log_to_driver=False
+    )
+    yield
+    ray.shutdown()
+
+
+def _until(condition: Callable[[], object], seconds: float = 30) -> None:
+    give_up = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < give_up, "the condition did not come true"
+        time.sleep(0.05)  # the condition lies in another process
+
+
+def _actor(name: str) -> Any:
+    return ray.get_actor(name, namespace=NAMESPACE)
+
+
+@pytest.mark.usefixtures("_driver")
+def test_a_running_jobs_actor_bears_its_id_and_tells_its_timeout(service: Service) -> None:
+    service.backend.set_faults(delay_ms=500)
+    job = service.create("This is a sentence of a text. " * 20)
+    metadata = ray.get(_actor(job["id"]).retrieve.remote())
+    assert metadata["jobId"] == job["id"]
+    assert metadata["orchestratorTimeoutMs"] == job["orchestrator_timeout_ms"]
+    assert service.job(job["id"], wait=60)["status"] == "completed"
+
+
+@pytest.mark.usefixtures("_driver")
+def test_a_finished_jobs_actor_retires(service: Service) -> None:
+    job = service.create("Short.")
+    assert service.job(job["id"], wait=20)["status"] == "completed"
+
+    def retired() -> bool:
+        try:
+            _actor(job["id"])
+        except ValueError:
+            return True
+        return False
+
+    _until(retired, seconds=30)
+    assert service.job(job["id"])["status"] == "completed"
+
+
+def _processes(service: Service, title: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.Process(service.process.pid).children(recursive=True):
+        try:
+            if title in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_a_killed_job_actor_is_replaced_and_no_stored_chunk_is_spoken_twice(service: Service) -> None:
+    service.backend.set_faults(delay_ms=200)
+    job = service.create("This is a sentence of a text. " * 60)
+    _until(lambda: service.job(job["id"])["chunks"]["completed"] >= 8)
+    for process in _processes(service, "ray::JobActor.run"):
+        os.kill(process.pid, signal.SIGKILL)
+    after = service.job(job["id"], wait=60)
+    assert after["status"] == "completed"
+    assert after["orchestrator_timeout_ms"] == job["orchestrator_timeout_ms"]
+    assert service.backend.stats()["calls"] <= 60 + 8
+
+
+def test_a_killed_chunk_worker_costs_at_most_the_calls_it_had_in_flight(service: Service) -> None:
+    service.backend.set_faults(delay_ms=200)
+    job = service.create("This is a sentence of a text. " * 60)
+    _until(lambda: service.job(job["id"])["chunks"]["completed"] >= 8)
+    workers = _processes(service, "synthesize_slice")
+    assert workers
+    for process in workers:
+        os.kill(process.pid, signal.SIGKILL)
+    assert service.job(job["id"], wait=60)["status"] == "completed"
+    assert service.backend.stats()["calls"] <= 60 + 8
+
+
+def test_a_killed_directory_comes_back_and_its_jobs_go_on(service: Service) -> None:
+    service.backend.set_faults(delay_ms=200)
+    job = service.create("This is a sentence of a text. " * 60)
+    _until(lambda: service.job(job["id"])["chunks"]["completed"] >= 8)
+    for process in _processes(service, "ray::DirectoryActor"):
+        os.kill(process.pid, signal.SIGKILL)
+    after = service.job(job["id"], wait=60)
+    assert after["status"] == "completed"
+    assert service.backend.stats()["calls"] <= 60 + 16
+    again = service.create("And new jobs are taken.")
+    assert service.job(again["id"], wait=60)["status"] == "completed"
+
+
+def test_job_actors_and_workers_never_import_serve(service: Service) -> None:
+    service.backend.set_faults(delay_ms=500)
+    job = service.create("This is a sentence of a text. " * 20)
+    _until(lambda: service.backend.stats()["in_flight"] > 0)
+    processes = _processes(service, "ray::JobActor") + _processes(service, "synthesize_slice")
+    assert len(processes) >= 2
+    for process in processes:
+        mapped = {os.path.basename(m.path) for m in process.memory_maps()}
+        assert not any("onnxruntime" in name for name in mapped)
+    assert service.job(job["id"], wait=60)["status"] == "completed"
+
+
+def test_the_directory_is_the_only_detached_actor(service: Service) -> None:
+    assert len(_processes(service, f"ray::{DIRECTORY}") or _processes(service, "ray::DirectoryActor")) == 1
