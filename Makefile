@@ -44,7 +44,7 @@ check: $(READY)
 	$(BIN)/lint-imports
 
 chaos: $(READY)
-	@$(BIN)/python -m tests.chaos
+	$(BIN)/pytest tests/integration -k "killed or restart" -v
 
 bench: $(READY)
 	@$(BIN)/python -m benchmarks $(BENCH)

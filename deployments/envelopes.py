@@ -38,6 +38,9 @@ PLAIN_CODES = {
     416: "range_not_satisfiable",
 }
 
+PLACES = frozenset({"body", "query", "path", "header"})
+"""What FastAPI puts in front of pydantic's locations: where the value stood."""
+
 UNION_ARMS = frozenset({"[key]", "constrained-str", "VoiceBody"})
 """Parts of pydantic's locations, behind the field's name, that no caller wrote."""
 
@@ -91,7 +94,9 @@ def _answer(
 def _validation_error(error: RequestValidationError) -> errors.TtsError:
     """The first complaint in one sentence that names the field; the offending value is not repeated."""
     first = error.errors()[0]
-    _, *names = map(str, first["loc"])  # where the value stood (body, query ...), then the way to it
+    names = [str(part) for part in first["loc"]]
+    if names and names[0] in PLACES:
+        del names[0]
     names = [*names[:1], *(name for name in names[1:] if name not in UNION_ARMS)]
     param = ".".join(name[:MAX_NAME] for name in names)[:MAX_NAME] or None
     if first["type"] == "json_invalid":

@@ -59,7 +59,6 @@ def main(
             include_dashboard=False,
             namespace="serve",
             logging_level=logging.WARNING,
-            _node_ip_address="127.0.0.1",  # else Ray listens where every host can reach it
         )
         for number in (signal.SIGINT, signal.SIGTERM):
             # After Ray, which sets its own; and a shell may have started us with SIGINT ignored.

@@ -4,7 +4,7 @@ The YAML is the one users run, with one more backend: the fault-injecting server
 the service starts is joined by the test process as a driver, to look at actors.
 """
 
-import os
+import contextlib
 import signal
 import socket
 import subprocess
@@ -32,7 +32,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_config(backend_url: str) -> dict[str, Any]:
+def config_with(backend_url: str) -> dict[str, Any]:
     """``serve_config.yaml`` with the fault server beside the embedded engine and short times, so that tests end."""
     document: dict[str, Any] = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
     args = document["applications"][0]["args"]
@@ -56,6 +56,10 @@ def test_config(backend_url: str) -> dict[str, Any]:
     args["retry"] = {"max_attempts": 2, "base_ms": 10, "cap_ms": 50}
     args["retention"] = {"retire_after_seconds": 5}
     return document
+
+
+class StartFailed(Exception):
+    """The service ended, or was not ready in time; the message has the end of its log."""
 
 
 @dataclass
@@ -113,7 +117,7 @@ def start(folder: Path, document: dict[str, Any], port: int) -> "subprocess.Pope
     while b"ready at" not in log_path.read_bytes()[begin:]:
         if process.poll() is not None or time.monotonic() > give_up:
             kill(process)
-            raise AssertionError(f"the service did not start:\n{log_path.read_text(errors='replace')[-4_000:]}")
+            raise StartFailed(f"the service did not start:\n{log_path.read_text(errors='replace')[-4_000:]}")
         time.sleep(0.1)  # a process that starts sets no event of ours
     return process
 
@@ -128,11 +132,15 @@ def stop(process: "subprocess.Popen[bytes]") -> int:
 
 
 def kill(process: "subprocess.Popen[bytes]") -> None:
-    """End the process and everything it started: its session is its own."""
+    """End the process and everything it started at once, as a power cut would."""
     try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
+        family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+    except psutil.NoSuchProcess:
         return
+    for member in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+    psutil.wait_procs(family, timeout=30)
     process.wait()
 
 
@@ -141,7 +149,7 @@ def running(folder: Path) -> Iterator[Service]:
     """The service with its fault server; both end with the block."""
     with FakeBackendProcess() as backend:
         port = free_port()
-        process = start(folder, test_config(backend.url), port)
+        process = start(folder, config_with(backend.url), port)
         try:
             yield Service(f"http://127.0.0.1:{port}", port, folder, backend, process)
         finally:
