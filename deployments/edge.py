@@ -105,7 +105,8 @@ class Edge:
                 await response(scope, receive, send_marked)
             finally:
                 elapsed_ms = round((time.monotonic() - started) * 1_000, 1)
-                log.debug("request", method=scope["method"], path=_route(scope), status=status, ms=elapsed_ms)
+                note = log.debug if scope["method"] in ("GET", "HEAD") and status < 400 else log.info
+                note("request", method=scope["method"], path=_route(scope), status=status, ms=elapsed_ms)
 
     async def _admit(self, scope: Scope) -> None:
         headers = Headers(scope=scope)

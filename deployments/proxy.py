@@ -1,7 +1,7 @@
 """What Serve's HTTP proxy does before it looks at a request: drop the headers that would steer Serve itself.
 
 The proxy obeys ``x-request-timeout-seconds`` and the like before any of our routes sees the request, so they are
-dropped there. Serve loads this through ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=deployments.proxy:proxy_middlewares``.
+dropped there. Serve finds this file through the environment variable ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH``.
 """
 
 from starlette.middleware import Middleware

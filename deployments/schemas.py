@@ -22,7 +22,7 @@ from tts_actors.models import (
 )
 from tts_actors.outputs import Segment
 from tts_actors.states import TERMINAL
-from tts_actors.text import check_text
+from tts_actors.text import check_text, spoken_text
 
 L16 = f"audio/L16;rate={SAMPLE_RATE_HZ}"
 """What the original's door delivers: little-endian s16, whatever RFC 2586 says of L16's byte order."""
@@ -44,6 +44,16 @@ ORIGINAL_STATUS = {
 }
 
 
+def _require_speech(text: str, field: str) -> None:
+    """Raise :class:`InvalidRequest`, in the words of the field, for text of which nothing would reach a backend."""
+    try:
+        check_text(text)
+    except InvalidRequest as error:
+        raise InvalidRequest(error.message.replace("text", field, 1), field) from None
+    if not spoken_text(text):
+        raise InvalidRequest(f"{field} has only whitespace and control characters", field)
+
+
 class InitiateBody(BaseModel):
     """Body of ``/api/tts-initiate``; unknown fields are ignored, as the original did."""
 
@@ -59,6 +69,7 @@ class InitiateBody(BaseModel):
         if self.splittingPreference not in SPLITTING:
             names = ", ".join(SPLITTING)
             raise InvalidRequest(f"splittingPreference: must be one of {names}", "splittingPreference")
+        _require_speech(self.text, "text")
         return SpeechRequest(
             model=self.model,
             voice=self.voiceId,
@@ -124,10 +135,7 @@ class JobBody(BaseModel):
     def request(self) -> SpeechRequest:
         """The job's request; raises :class:`InvalidRequest` for a format that cannot be written and bad text."""
         open_encoder(self.response_format)
-        try:
-            check_text(self.input)
-        except InvalidRequest as error:  # elsewhere the field is called text
-            raise InvalidRequest(error.message.replace("text", "input", 1), "input") from None
+        _require_speech(self.input, "input")
         voice = self.voice.id if isinstance(self.voice, VoiceBody) else self.voice
         return SpeechRequest(
             model=self.model,

@@ -32,6 +32,9 @@ SWEEP_JOBS = 500
 RESPAWN_SECONDS = 0.5
 """Pause before a dead job actor is started again: its name must be free first."""
 
+MAX_RESPAWNS = 20
+"""Actors started for one job before it is left to the sweep: more than ``limits.max_activations`` ever needs."""
+
 RESERVATION_SECONDS = 60.0
 """After this long an id that was handed out and never committed goes back to the spares."""
 
@@ -173,15 +176,15 @@ class JobDirectory:
     async def _supervise(self, job_id: str) -> None:
         """Keep an actor on the job until it ends; what cannot be mended here is left to the sweep."""
         try:
-            while True:
-                handle = self._handles.get(job_id) or await self._spawner.spawn(job_id)
-                self._handles[job_id] = handle
+            for _ in range(MAX_RESPAWNS):
                 try:
+                    handle = self._handles.get(job_id) or await self._spawner.spawn(job_id)
+                    self._handles[job_id] = handle
                     await handle.run()
                     self._retire_later(job_id, handle)
                     return
-                except DirectoryUnavailable:
-                    log.warning("job_actor_lost", job_id=job_id)
+                except DirectoryUnavailable as error:
+                    log.warning("job_actor_lost", job_id=job_id, reason=error.message)
                     self._handles.pop(job_id, None)
                     await asyncio.sleep(RESPAWN_SECONDS)
         except TtsError as error:

@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from tts_actors.config import AppArgs
-from tts_actors.errors import NotFound, RetryLater, StaleEpoch
+from tts_actors.errors import NotFound, RetryLater, StaleEpoch, TtsError
 from tts_actors.ledger import Ledger
 from tts_actors.models import ChunkResult, Ending, JobInput, JobRecord, JobState, SliceOrder, SliceProgress
 from tts_actors.protocols import Dispatch, JobStore
@@ -134,7 +134,12 @@ class JobActor:
                 await _ended(work)
                 reason = f"the job did not finish within its {job.job_timeout_ms} ms"
                 return await self._finish(JobState.FAILED, ("deadline_exceeded", reason))
-            work.result()
+            try:
+                work.result()
+            except StaleEpoch:
+                raise
+            except TtsError as error:
+                return await self._finish(JobState.FAILED, (error.code, error.message))
             return await self._conclude(self._ledger)
         finally:
             await _ended(work)

@@ -143,6 +143,9 @@ class JobService:
         :class:`RequestMismatch` if its request was another.
         """
         plan = await self.plan(request, text)
+        repeated = await self._repeated(tenant, job_id, idempotency_key)
+        if repeated is not None:
+            return _same(repeated, tenant, request_hash), plan
         job = NewJob(
             id=job_id or await self._reserve(),
             tenant=tenant,
@@ -154,14 +157,19 @@ class JobService:
             request_hash=request_hash,
         )
         record = await self._store.create_job(job, self._admit)
-        if record.tenant != tenant or record.request_hash != request_hash:
-            raise RequestMismatch("this id or idempotency key belongs to a job with another request", "id")
+        _same(record, tenant, request_hash)
         if record.id == job.id and record.epoch == 0:
             # Accepted is accepted: the answer does not wait for the start.
             task = asyncio.create_task(self._start(record.id))
             self._starting.add(task)
             task.add_done_callback(self._starting.discard)
         return record, plan
+
+    async def _repeated(self, tenant: str, job_id: str | None, idempotency_key: str | None) -> JobRecord | None:
+        """The job that an earlier request with this id or key has made; a full queue does not matter to it."""
+        if idempotency_key is not None:
+            return await self._store.find_by_key(tenant, idempotency_key)
+        return None if job_id is None else await self._store.get_job(job_id)
 
     def _admit(self, backlog: Backlog) -> int:
         """The longest wait behind ``backlog``, ms: every job before this one takes as long as it may."""
@@ -303,6 +311,13 @@ class JobService:
         self._inputs.pop(job_id, None)
         await self._store.delete_job(job_id)
         await self._clips.delete_prefix(job_id)
+
+
+def _same(job: JobRecord, tenant: str, request_hash: str) -> JobRecord:
+    """The job, if it was made by this very request."""
+    if job.tenant != tenant or job.request_hash != request_hash:
+        raise RequestMismatch("this id or idempotency key belongs to a job with another request", "id")
+    return job
 
 
 def _visible(tenant: str, job: JobRecord | None) -> JobRecord:

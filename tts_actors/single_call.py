@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 from tts_actors.chunk_worker import CallContext, Piece, WorkerTools, call_backend_tts, describe_clip
 from tts_actors.config import AppArgs
-from tts_actors.errors import BackendError, RequestTooLarge
+from tts_actors.errors import BackendError, InvalidRequest, RequestTooLarge
 from tts_actors.models import Clip, SpeechRequest
 from tts_actors.text import check_text, spoken_text
 
@@ -24,10 +24,13 @@ class SingleCall:
     async def speak(self, request: SpeechRequest, text: str) -> tuple[bytes, int]:
         """A WAV file and the timeout that bounded each attempt, milliseconds.
 
-        Raises :class:`RequestTooLarge` for text that no backend takes in one call and :class:`BackendError` when the
-        call failed for good.
+        Raises :class:`InvalidRequest` for text with nothing to say, :class:`RequestTooLarge` for text that no backend
+        takes in one call and :class:`BackendError` when the call failed for good.
         """
         check_text(text)
+        spoken = spoken_text(text)
+        if not spoken:
+            raise InvalidRequest("text has only whitespace and control characters", "text")
         tools = await self._tools()
         route = tools.catalog.route(request.model, request.voice)
         if len(text) > route.chunk_characters:
@@ -43,7 +46,7 @@ class SingleCall:
 
         deadline_at_ms = int(time.time() * 1_000) + self._retry.longest_ms(self._timeouts.timeout_ms(len(text)))
         context = CallContext(NO_JOB, request, route, self._timeouts, deadline_at_ms, tools)
-        result = await call_backend_tts(Piece(0, len(text), spoken_text(text)), context, keep)
+        result = await call_backend_tts(Piece(0, len(text), spoken), context, keep)
         if result.error is not None:
             last = result.attempts[-1] if result.attempts else None
             kind = last.outcome if last else "timeout"

@@ -10,6 +10,7 @@ from tests.integration.service import StartFailed, config_with, free_port, kill,
 from tts_actors.testing import FakeBackendProcess, Faults
 
 SENTENCES = 60
+STORY = Path(__file__).parents[2] / "examples" / "the_lighthouse_keeper.txt"
 
 
 def test_a_job_survives_a_kill_of_the_whole_service_and_a_restart(tmp_path: Path) -> None:
@@ -40,6 +41,29 @@ def test_a_job_survives_a_kill_of_the_whole_service_and_a_restart(tmp_path: Path
         assert backend.stats()["calls"] <= SENTENCES + 8
         assert code == 0
         socket.create_server(("127.0.0.1", port)).close()  # the port is free again
+
+
+def test_a_stop_in_the_middle_of_a_job_on_the_embedded_engine_loses_nothing(tmp_path: Path) -> None:
+    document, port = config_with("http://127.0.0.1:1"), free_port()
+    url = f"http://127.0.0.1:{port}"
+    text = STORY.read_text() * 4
+    process = start(tmp_path, document, port)
+    try:
+        body = {"model": "hibari", "input": text}
+        job = requests.post(f"{url}/v1/audio/speech/jobs", json=body, timeout=30).json()
+        link = f"{url}{job['links']['self']}"
+        while requests.get(link, timeout=30).json()["chunks"]["completed"] < 8:
+            pass
+    finally:
+        assert stop(process) == 0
+    process = start(tmp_path, document, port)
+    try:
+        before = requests.get(link, timeout=30).json()
+        after = requests.get(link, params={"wait": 60}, timeout=90).json()
+    finally:
+        stop(process)
+    assert before["chunks"]["completed"] < job["chunks"]["total"]
+    assert (after["status"], after["chunks"]["failed"]) == ("completed", 0)
 
 
 def test_a_typo_in_the_configuration_stops_the_start_and_names_the_field(tmp_path: Path) -> None:

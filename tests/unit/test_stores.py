@@ -218,6 +218,7 @@ async def test_a_clip_is_written_once(tmp_path: Path) -> None:
     await clips.put("job-10/clips/0.wav", b"other")
     await clips.delete_prefix("job-1")
     assert await clips.get("job-1/clips/0.wav") is None
+    assert not (tmp_path / "clips" / "job-1").exists()
     assert await clips.get("job-10/clips/0.wav") == b"other"
 
 

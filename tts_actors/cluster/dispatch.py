@@ -7,11 +7,12 @@ from typing import Any, cast
 
 import ray
 import uvloop
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
 from tts_actors.chunk_worker import synthesize_chunks
 from tts_actors.cluster.tools import worker_tools
 from tts_actors.config import AppArgs
+from tts_actors.errors import TtsError
 from tts_actors.job_actor import WorkerLost
 from tts_actors.logs import configure_logs
 from tts_actors.models import SliceOrder, SliceProgress
@@ -80,6 +81,10 @@ class RayDispatch:
         try:
             async for reference in results:
                 yield await reference
+        except RayTaskError as error:
+            if isinstance(error.cause, TtsError):
+                raise error.cause from None
+            raise
         except RayError as error:
             raise WorkerLost(f"the chunk worker died: {type(error).__name__}") from error
 

@@ -29,6 +29,15 @@ ABSENT_SECONDS = 0.2
 log = structlog.get_logger()
 
 
+def stop_directory() -> None:
+    """End the directory and with it every job actor, if there is one; the jobs stay in the store as they are."""
+    try:
+        directory = ray.get_actor(DIRECTORY, namespace=NAMESPACE)
+    except ValueError:
+        return
+    ray.kill(directory)
+
+
 class Gateway:
     """The :class:`~tts_actors.protocols.Directory` over Ray."""
 

@@ -1,6 +1,8 @@
 """Clips and outputs as write-once objects, through obstore: a local directory or S3, GCS, Azure by URL."""
 
 import asyncio
+import contextlib
+import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -85,10 +87,9 @@ class ObjectClipStore:
 
 def _remove_empty(directory: Path) -> None:
     """Object stores have no folders; on disk an emptied one would stay behind."""
-    try:
-        directory.rmdir()
-    except OSError:
-        return
+    for folder, _, _ in os.walk(directory, topdown=False):
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
 
 
 def _unavailable(error: Exception) -> StoreUnavailable:
