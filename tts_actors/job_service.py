@@ -82,6 +82,15 @@ class ChunkView:
         return f"the job ended {self.job_state.value}" if self.job_state in TERMINAL else None
 
 
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A committed job with its plan; ``made`` is False if an earlier request had made it already."""
+
+    job: JobRecord
+    plan: JobPlan
+    made: bool
+
+
 class JobService:
     """Accepts jobs and answers for them."""
 
@@ -101,7 +110,7 @@ class JobService:
         self._now = now
         self._renderer = Renderer(clips)
         self._starting: set[asyncio.Task[None]] = set()
-        self._inputs: OrderedDict[str, JobInput] = OrderedDict()
+        self._inputs: OrderedDict[tuple[str, int], JobInput] = OrderedDict()
         self.catalog = Catalog(args.backends)
         self._timeouts = args.timeouts.policy()
         self._retry = args.retry.policy()
@@ -136,16 +145,16 @@ class JobService:
         job_id: str | None = None,
         idempotency_key: str | None = None,
         request_hash: str = "",
-    ) -> tuple[JobRecord, JobPlan]:
+    ) -> Accepted:
         """Accept a job: when this returns, it is committed. Raises before anything is stored.
 
-        If the id or the key names a job already, that one comes back;
-        :class:`RequestMismatch` if its request was another.
+        If the id or the key names a job already, that one comes back; :class:`RequestMismatch` if its request was
+        another, :class:`JobExpired` if its life is over.
         """
         plan = await self.plan(request, text)
-        repeated = await self._repeated(tenant, job_id, idempotency_key)
-        if repeated is not None:
-            return _same(repeated, tenant, request_hash), plan
+        earlier = await self._repeated(tenant, job_id, idempotency_key)
+        if earlier is not None:
+            return Accepted(_same(earlier, tenant, request_hash), plan, made=False)
         job = NewJob(
             id=job_id or await self._reserve(),
             tenant=tenant,
@@ -156,14 +165,14 @@ class JobService:
             idempotency_key=idempotency_key,
             request_hash=request_hash,
         )
-        record = await self._store.create_job(job, self._admit)
-        _same(record, tenant, request_hash)
-        if record.id == job.id and record.epoch == 0:
-            # Accepted is accepted: the answer does not wait for the start.
-            task = asyncio.create_task(self._start(record.id))
-            self._starting.add(task)
-            task.add_done_callback(self._starting.discard)
-        return record, plan
+        record, made = await self._store.create_job(job, self._admit)
+        if not made:
+            return Accepted(_same(record, tenant, request_hash), plan, made=False)
+        # Accepted is accepted: the answer does not wait for the start.
+        task = asyncio.create_task(self._start(record.id))
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)
+        return Accepted(record, plan, made=True)
 
     async def _repeated(self, tenant: str, job_id: str | None, idempotency_key: str | None) -> JobRecord | None:
         """The job that an earlier request with this id or key has made; a full queue does not matter to it."""
@@ -212,15 +221,16 @@ class JobService:
     async def input(self, tenant: str, job_id: str) -> tuple[JobRecord, JobInput]:
         """The job with its text and plan."""
         job = await self.get(tenant, job_id)
-        return job, await self._input(job_id)
+        return job, await self._input(job)
 
-    async def _input(self, job_id: str) -> JobInput:
-        found = self._inputs.get(job_id)
+    async def _input(self, job: JobRecord) -> JobInput:
+        key = (job.id, job.created_at_ms)  # an id may come again after a delete, with another text
+        found = self._inputs.get(key)
         if found is None:
-            found = await self._store.get_input(job_id)
+            found = await self._store.get_input(job.id)
             if found is None:
                 raise NotFound("there is no such job", "job_id")
-            self._inputs[job_id] = found
+            self._inputs[key] = found
             while sum(len(given.text) for given in self._inputs.values()) > CACHED_CHARACTERS:
                 self._inputs.popitem(last=False)
         return found
@@ -237,7 +247,7 @@ class JobService:
         job = _visible(tenant, found[0] if found else None)
         if not 0 <= index < job.chunk_total:
             raise NotFound(f"the job has chunks 0 to {job.chunk_total - 1}", "chunk_index")
-        given = await self._input(job_id)
+        given = await self._input(job)
         return ChunkView(given.plan.spans[index], found[1] if found else None, job.state), given, job
 
     async def chunk_audio(self, view: ChunkView, job: JobRecord) -> bytes:
@@ -308,7 +318,6 @@ class JobService:
         if job.state not in TERMINAL:
             await self._directory.cancel(job_id)
         await self._directory.forget(job_id)
-        self._inputs.pop(job_id, None)
         await self._store.delete_job(job_id)
         await self._clips.delete_prefix(job_id)
 
@@ -317,7 +326,7 @@ def _same(job: JobRecord, tenant: str, request_hash: str) -> JobRecord:
     """The job, if it was made by this very request."""
     if job.tenant != tenant or job.request_hash != request_hash:
         raise RequestMismatch("this id or idempotency key belongs to a job with another request", "id")
-    return job
+    return _visible(tenant, job)
 
 
 def _visible(tenant: str, job: JobRecord | None) -> JobRecord:

@@ -30,8 +30,8 @@ class JobStore(Protocol):
     job has been claimed again since.
     """
 
-    async def create_job(self, job: NewJob, admit: Callable[[Backlog], int]) -> JobRecord:
-        """Commit the job. If its id or idempotency key exists already, return the job that has it instead.
+    async def create_job(self, job: NewJob, admit: Callable[[Backlog], int]) -> tuple[JobRecord, bool]:
+        """Commit the job; True with it. If its id or idempotency key exists already: the job that has it, and False.
 
         ``admit`` is asked inside the transaction what waiting behind the present backlog may cost, milliseconds; that
         is added to the job's time-out and its deadline. What it raises is raised, and nothing is stored.

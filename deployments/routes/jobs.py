@@ -59,21 +59,17 @@ def _add_creation(router: APIRouter, service: JobService) -> None:
     ) -> Any:
         if dry_run:
             return await _dry_run(service, body)
-        started_at_ms = int(time.time() * 1_000)
-        job, _ = await service.create(
+        accepted = await service.create(
             tenant, body.request(), body.input, idempotency_key=idempotency_key, request_hash=_hash(body)
         )
-        repeated = idempotency_key is not None and (job.epoch > 0 or job.created_at_ms < started_at_ms)
-        return _accepted(job, 200 if repeated else 202)
+        return _accepted(accepted.job, 202 if accepted.made else 200)
 
     @router.put("/{client_id}", status_code=202)
     async def put(client_id: Job, body: JobBody, tenant: Tenant) -> Any:
         if not JOB_ID.match(client_id):
             raise InvalidRequest("client_id: 3 to 64 of A-Z a-z 0-9 . _ -", "client_id")
-        started_at_ms = int(time.time() * 1_000)
-        job, _ = await service.create(tenant, body.request(), body.input, job_id=client_id, request_hash=_hash(body))
-        repeated = job.epoch > 0 or job.created_at_ms < started_at_ms
-        return _accepted(job, 200 if repeated else 202)
+        accepted = await service.create(tenant, body.request(), body.input, job_id=client_id, request_hash=_hash(body))
+        return _accepted(accepted.job, 202 if accepted.made else 200)
 
 
 def _add_reading(router: APIRouter, service: JobService) -> None:

@@ -45,12 +45,13 @@ def original_routes(service: JobService, single_call: SingleCall) -> APIRouter:
 
     @router.post("/tts-initiate")
     async def initiate(body: InitiateBody, tenant: Tenant, prefer: Annotated[str, Header()] = "") -> Any:
-        job, plan = await service.create(tenant, body.request(), body.text)
+        accepted = await service.create(tenant, body.request(), body.text)
+        job = accepted.job
         seconds = wait_seconds(prefer)
         if seconds:
             job = await service.wait(tenant, job.id, seconds)
         headers = {"Preference-Applied": f"wait={seconds:.0f}"} if seconds else {}
-        return JSONResponse(initiate_answer(job, plan), headers=headers)
+        return JSONResponse(initiate_answer(job, accepted.plan), headers=headers)
 
     @router.get("/tts-chunk")
     async def chunk(

@@ -40,8 +40,12 @@ async def _running(
         yield service, backend
 
 
+async def _created(service: LocalService, text: str, request: SpeechRequest = REQUEST) -> JobRecord:
+    return (await service.service.create("", request, text)).job
+
+
 async def _finished(service: LocalService, text: str, request: SpeechRequest = REQUEST) -> JobRecord:
-    job, _ = await service.service.create("", request, text)
+    job = await _created(service, text, request)
     return await service.service.wait("", job.id, 30)
 
 
@@ -61,8 +65,8 @@ async def test_every_sentence_is_spoken_once_and_the_promise_is_kept(tmp_path: P
 async def test_calls_at_once_never_exceed_the_backends_limit(tmp_path: Path) -> None:
     text = "This is a sentence of the text. " * 30
     async with _running(tmp_path, Faults(delay_ms=20), backend={"max_concurrency": 3}) as (service, backend):
-        jobs = [await service.service.create("", REQUEST, text) for _ in range(3)]
-        for job, _ in jobs:
+        jobs = [await _created(service, text) for _ in range(3)]
+        for job in jobs:
             assert (await service.service.wait("", job.id, 60)).state is JobState.COMPLETED
         assert backend.max_in_flight == 3
 
@@ -140,7 +144,7 @@ async def test_the_deadline_ends_a_job_whatever_its_chunks_do(tmp_path: Path) ->
 
 async def test_cancel_closes_the_sockets_of_running_calls(tmp_path: Path) -> None:
     async with _running(tmp_path, Faults(always="hang")) as (service, backend):
-        job, _ = await service.service.create("", REQUEST, "One sentence. Another one.")
+        job = await _created(service, "One sentence. Another one.")
         await _until(lambda: len(backend.calls) == 2)
         assert (await service.service.cancel("", job.id)).state is JobState.CANCELLED
         await _until(lambda: all(call["client_gone"] for call in backend.calls))
@@ -150,7 +154,8 @@ async def test_cancel_closes_the_sockets_of_running_calls(tmp_path: Path) -> Non
 async def test_a_killed_actor_is_replaced_and_nothing_is_spoken_twice(tmp_path: Path) -> None:
     text = "This is a sentence of the text. " * 20
     async with _running(tmp_path, Faults(delay_ms=30), backend={"max_concurrency": 2}) as (service, backend):
-        job, plan = await service.service.create("", REQUEST, text)
+        accepted = await service.service.create("", REQUEST, text)
+        job, plan = accepted.job, accepted.plan
         before = job.orchestrator_timeout_ms
         while (await service.service.get("", job.id)).chunks_completed < 5:
             await service.directory.wait(job.id, 0, 0.05)
@@ -165,7 +170,7 @@ async def test_a_killed_actor_is_replaced_and_nothing_is_spoken_twice(tmp_path: 
 
 async def test_an_older_actor_is_fenced_and_stops(tmp_path: Path) -> None:
     async with _running(tmp_path, Faults(delay_ms=300)) as (service, _):
-        job, _ = await service.service.create("", REQUEST, "One sentence. Another one.")
+        job = await _created(service, "One sentence. Another one.")
         while (await service.service.get("", job.id)).epoch < 1:
             await service.directory.wait(job.id, 0, 0.05)
         second = await service.spawner.spawn("job-second")
@@ -177,7 +182,7 @@ async def test_an_older_actor_is_fenced_and_stops(tmp_path: Path) -> None:
 
 async def test_a_job_that_kills_its_actor_again_and_again_fails_with_that_reason(tmp_path: Path) -> None:
     async with _running(tmp_path, limits={"max_activations": 1}) as (service, _):
-        job, _ = await service.service.create("", REQUEST, "[[delay:60000]] Never spoken.")
+        job = await _created(service, "[[delay:60000]] Never spoken.")
         while (await service.service.get("", job.id)).epoch < 1:
             await service.directory.wait(job.id, 0, 0.05)
         service.spawner.handles[job.id].kill()
@@ -187,7 +192,7 @@ async def test_a_job_that_kills_its_actor_again_and_again_fails_with_that_reason
 
 async def test_jobs_beyond_the_active_cap_wait_and_all_end(tmp_path: Path) -> None:
     async with _running(tmp_path, Faults(delay_ms=20), limits={"max_active_jobs": 2}) as (service, _):
-        jobs = [(await service.service.create("", REQUEST, f"Job number {n}."))[0] for n in range(7)]
+        jobs = [await _created(service, f"Job number {n}.") for n in range(7)]
         assert (await service.directory.figures())["active"] <= 2
         ended = [await service.service.wait("", job.id, 30) for job in jobs]
         assert {job.state for job in ended} == {JobState.COMPLETED}
@@ -198,7 +203,8 @@ async def test_a_restart_of_everything_goes_on_where_it_was(tmp_path: Path) -> N
     async with running_backend(Faults(delay_ms=50)) as backend:
         args = _args(tmp_path, backend.url, backend={"max_concurrency": 1})
         async with running_service(args) as service:
-            job, plan = await service.service.create("", REQUEST, text)
+            accepted = await service.service.create("", REQUEST, text)
+            job, plan = accepted.job, accepted.plan
             while (await service.service.get("", job.id)).chunks_completed < 3:
                 await service.directory.wait(job.id, 0, 0.05)
             service.spawner.handles[job.id].kill()

@@ -41,7 +41,7 @@ async def _claimed(store: SqlJobStore, owner: str = "a", now_ms: int = NOW_MS) -
 
 async def test_what_is_created_is_read_back(store: SqlJobStore) -> None:
     job = new_job()
-    created = await store.create_job(job, _admit)
+    created, _ = await store.create_job(job, _admit)
     assert await store.get_job("job-1") == created
     given = await store.get_input("job-1")
     assert given is not None
@@ -51,10 +51,10 @@ async def test_what_is_created_is_read_back(store: SqlJobStore) -> None:
 
 
 async def test_a_second_create_with_the_same_key_or_id_gives_the_first_job(store: SqlJobStore) -> None:
-    first = await store.create_job(new_job("job-1", idempotency_key="k"), _admit)
-    assert await store.create_job(new_job("job-2", idempotency_key="k"), _admit) == first
-    assert await store.create_job(new_job("job-1"), _admit) == first
-    other = await store.create_job(new_job("job-3", idempotency_key="k", tenant="t"), _admit)
+    first, _ = await store.create_job(new_job("job-1", idempotency_key="k"), _admit)
+    assert await store.create_job(new_job("job-2", idempotency_key="k"), _admit) == (first, False)
+    assert await store.create_job(new_job("job-1"), _admit) == (first, False)
+    other, _ = await store.create_job(new_job("job-3", idempotency_key="k", tenant="t"), _admit)
     assert other.id == "job-3"
 
 
@@ -72,7 +72,7 @@ async def test_a_full_queue_refuses_and_stores_nothing(store: SqlJobStore) -> No
 
 async def test_the_deadline_counts_the_run_and_the_wait_behind_the_backlog(store: SqlJobStore) -> None:
     await store.create_job(new_job("job-1"), _admit)
-    job = await store.create_job(new_job("job-2"), lambda backlog: backlog.run_timeout_ms // 2)
+    job, _ = await store.create_job(new_job("job-2"), lambda backlog: backlog.run_timeout_ms // 2)
     assert job.job_timeout_ms == 60_000 + 30_000
     assert job.deadline_at_ms == NOW_MS + 90_000
 

@@ -68,8 +68,12 @@ _OGG_FIRST_PAGE = 0x02
 _OGG_LAST_PAGE = 0x04
 
 
-def sniff(body: bytes) -> Kind:
-    """What ``body`` is, judged by its first bytes (MP3: by up to three frames)."""
+def sniff(body: bytes, *, declared_raw: bool = False) -> Kind:
+    """What ``body`` is, judged by its first bytes (MP3: by up to three frames).
+
+    MP3 has no magic bytes, and raw samples can look like one frame of it: where they are ``declared_raw``, three whole
+    frames are asked for.
+    """
     if body[:4] == b"RIFF" and body[8:12] == b"WAVE":
         return Kind.WAV
     if body[:4] == b"OggS":
@@ -80,7 +84,7 @@ def sniff(body: bytes) -> Kind:
         return Kind.MP4
     if body[:4] == b"\x1aE\xdf\xa3":
         return Kind.WEBM
-    if body[:3] == b"ID3" or _has_mp3_frames(body, 0):
+    if body[:3] == b"ID3" or _has_mp3_frames(body, 0, may_end=not declared_raw):
         return Kind.MP3
     if len(body) > 1 and body[0] == 0xFF and body[1] & 0xF6 == 0xF0:
         return Kind.AAC
@@ -139,12 +143,12 @@ def _xing_bytes(body: bytes, start: int) -> int:
     return int.from_bytes(head[field : field + 4], "big")
 
 
-def _has_mp3_frames(body: bytes, position: int) -> bool:
-    """Whether three layer III frames (fewer if the body ends first) follow each other from ``position``."""
+def _has_mp3_frames(body: bytes, position: int, *, may_end: bool = True) -> bool:
+    """Whether three layer III frames (fewer if the body ``may_end`` first) follow each other from ``position``."""
     for seen in range(_MP3_FRAMES_TO_CONFIRM):
         size = _mp3_frame_bytes(body, position)
         if size == 0:
-            return seen > 0 and position >= len(body)
+            return may_end and seen > 0 and position >= len(body)
         position += size
     return True
 

@@ -92,7 +92,8 @@ def decode_take(body: bytes, content_type: str | None, *, raw_rate_hz: int | Non
     """
     if not body:
         raise BadTake("the backend sent an empty body")
-    kind = sniff(body)
+    rate_hz = _raw_rate_hz(content_type, raw_rate_hz)
+    kind = sniff(body, declared_raw=rate_hz is not None)
     match kind:
         case Kind.WAV:
             return _decode_wav(body)
@@ -102,7 +103,6 @@ def decode_take(body: bytes, content_type: str | None, *, raw_rate_hz: int | Non
             return _to_pcm(*_decode_file(body, kind))
         case Kind.OGG:
             return _decode_links(ogg_links(body), kind)
-    rate_hz = _raw_rate_hz(content_type, raw_rate_hz)
     if rate_hz is None or kind not in _MAYBE_RAW:
         raise BadTake(f"the backend sent {kind} ({len(body)} bytes), which cannot be decoded as audio here")
     return _decode_raw(body, rate_hz)

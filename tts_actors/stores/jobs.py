@@ -25,14 +25,14 @@ class SqlJobStore:
     def __init__(self, store_url: str) -> None:
         self._database = open_database(store_url)
 
-    async def create_job(self, job: NewJob, admit: Callable[[Backlog], int]) -> JobRecord:
+    async def create_job(self, job: NewJob, admit: Callable[[Backlog], int]) -> tuple[JobRecord, bool]:
         try:
-            return await self._write(operations.create_job(job, admit))
+            return await self._write(operations.create_job(job, admit)), True
         except IntegrityError as error:
             existing = await self._existing(job)
             if existing is None:
                 raise StoreUnavailable("the job could not be stored") from error
-            return existing
+            return existing, False
 
     async def _existing(self, job: NewJob) -> JobRecord | None:
         if job.idempotency_key is not None:
