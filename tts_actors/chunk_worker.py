@@ -85,6 +85,8 @@ async def synthesize_chunks(order: SliceOrder, tools: WorkerTools) -> AsyncGener
     A chunk that fails for good is a result too. Closing the generator cancels the running calls and closes their
     sockets.
     """
+    if not order.pieces:
+        return
     route = tools.catalog.route(order.request.model, order.request.voice)
     context = CallContext(order.job_id, order.request, route, order.timeouts, order.deadline_at_ms, tools)
     pieces = iter([Piece(*piece) for piece in order.pieces])

@@ -267,7 +267,7 @@ class JobDirectory:
                         await asyncio.wait_for(self._refill.wait(), REFILL_IDLE_SECONDS)
                 job_id = new_job_id()
                 try:
-                    self._spares[job_id] = await self._spawner.spawn(job_id)
+                    self._spares[job_id] = await self._spawner.spawn(job_id, rehearse=not self._active)
                     self._warm = True
                 except TtsError as error:
                     log.warning("spare_not_started", reason=error.message)

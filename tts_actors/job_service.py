@@ -26,6 +26,7 @@ from tts_actors.errors import (
     NotReady,
     QueueFull,
     RequestMismatch,
+    StoreUnavailable,
 )
 from tts_actors.models import (
     Backlog,
@@ -166,6 +167,8 @@ class JobService:
             request_hash=request_hash,
         )
         record, made = await self._store.create_job(job, self._admit)
+        if not made and job_id is None and idempotency_key is None:
+            raise StoreUnavailable("the fresh job id was taken: ask again", 1.0)
         if not made:
             return Accepted(_same(record, tenant, request_hash), plan, made=False)
         # Accepted is accepted: the answer does not wait for the start.

@@ -10,7 +10,7 @@ import bisect
 import hashlib
 import itertools
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol, cast
 
@@ -94,38 +94,45 @@ class JoinedOutput:
         self.size = len(self._header) + samples * BYTES_PER_SAMPLE
 
     async def read(self, start: int, end: int) -> AsyncIterator[bytes]:
-        # Every piece handed on costs a message to the proxy: short clips travel together.
-        block = bytearray()
-        async for piece in self._pieces(start, end):
-            block += piece
-            if len(block) >= READ_BYTES:
-                yield bytes(block)
-                block.clear()
-        if block:
-            yield bytes(block)
+        # Every block handed on costs a message to the proxy, so short clips travel together; they are read together.
+        reads: list[Awaitable[bytes]] = []
+        size = 0
+        for piece_size, piece in self._pieces(start, end):
+            reads.append(piece)
+            size += piece_size
+            if size >= READ_BYTES:
+                yield b"".join(await asyncio.gather(*reads))
+                reads, size = [], 0
+        if reads:
+            yield b"".join(await asyncio.gather(*reads))
 
-    async def _pieces(self, start: int, end: int) -> AsyncIterator[bytes]:
+    def _pieces(self, start: int, end: int) -> Iterator[tuple[int, Awaitable[bytes]]]:
+        """What ``[start, end)`` is made of: sizes, and the bytes to be had."""
         if start < len(self._header):
-            yield self._header[start : min(end, len(self._header))]
+            header = self._header[start:end]
+            yield len(header), _ready(header)
         first, last = max(0, start - len(self._header)), max(0, end - len(self._header))
         position = bisect.bisect_right(self._starts, first // BYTES_PER_SAMPLE) - 1
         while first < last:
             segment, base = self._segments[position], self._starts[position] * BYTES_PER_SAMPLE
             stop = min(last, base + segment.samples * BYTES_PER_SAMPLE)
-            async for piece in self._segment(segment, first - base, stop - base):
-                yield piece
+            yield from self._segment(segment, first - base, stop - base)
             first, position = stop, position + 1
 
-    async def _segment(self, segment: Segment, start: int, end: int) -> AsyncIterator[bytes]:
+    def _segment(self, segment: Segment, start: int, end: int) -> Iterator[tuple[int, Awaitable[bytes]]]:
         spoken = (segment.clip.samples if segment.clip else 0) * BYTES_PER_SAMPLE
         while start < end:
             stop = min(end, start + READ_BYTES, spoken if start < spoken else end)
             if segment.clip is not None and start < spoken:
                 offset = WAV_HEADER_BYTES
-                yield await self._clips.get_range(segment.clip.key, offset + start, offset + stop)
+                yield stop - start, self._clips.get_range(segment.clip.key, offset + start, offset + stop)
             else:
-                yield bytes(stop - start)
+                yield stop - start, _ready(bytes(stop - start))
             start = stop
+
+
+async def _ready(data: bytes) -> bytes:
+    return data
 
 
 class StoredOutput:

@@ -184,9 +184,12 @@ class JobHandle(Protocol):
 
 
 class Spawner(Protocol):
-    """Starts job actors. ``spawn`` returns once the actor answers; its name is the job id."""
+    """Starts job actors. ``spawn`` returns once the actor answers; its name is the job id.
 
-    async def spawn(self, job_id: str) -> JobHandle: ...
+    ``rehearse`` is for actors without a job: they get warm at the price of a moment's work of a chunk worker.
+    """
+
+    async def spawn(self, job_id: str, *, rehearse: bool = False) -> JobHandle: ...
 
 
 class Directory(Protocol):

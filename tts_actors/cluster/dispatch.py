@@ -9,7 +9,7 @@ import ray
 import uvloop
 from ray.exceptions import RayError, RayTaskError
 
-from tts_actors.chunk_worker import synthesize_chunks
+from tts_actors.chunk_worker import WorkerTools, synthesize_chunks
 from tts_actors.cluster.tools import worker_tools
 from tts_actors.config import AppArgs
 from tts_actors.errors import TtsError
@@ -18,11 +18,41 @@ from tts_actors.logs import configure_logs
 from tts_actors.models import SliceOrder, SliceProgress
 
 
+class _Process:
+    """What this worker process keeps from task to task: an event loop, and open tools for one configuration."""
+
+    def __init__(self, args: AppArgs, pool: Any) -> None:
+        configure_logs()
+        self.args = args
+        self.loop = uvloop.new_event_loop()
+        self._open = contextlib.AsyncExitStack()
+        self.tools = self.loop.run_until_complete(self._open.enter_async_context(worker_tools(args, pool)))
+
+    def close(self) -> None:
+        self.loop.run_until_complete(self._open.aclose())
+        self.loop.close()
+
+
+_process: _Process | None = None
+
+
+def _prepared(args: AppArgs, pool: Any) -> _Process:
+    global _process
+    if _process is not None and _process.args != args:
+        _process.close()
+        _process = None
+    if _process is None:
+        _process = _Process(args, pool)
+    return _process
+
+
 def _synthesize_slice(order: SliceOrder, args: AppArgs, pool: Any, job_actor: Any) -> Iterator[SliceProgress]:
     """Speak a slice in this worker process. Ray refuses ``async def`` tasks, so the loop is stepped by hand."""
-    configure_logs()
-    loop = uvloop.new_event_loop()
-    stream = _until_stopped(order, args, pool, job_actor)
+    process = _prepared(args, pool)
+    loop = process.loop
+    # Between tasks the loop stands still: let it see first which kept connections were closed meanwhile.
+    loop.run_until_complete(asyncio.sleep(0))
+    stream = _until_stopped(order, process.tools, job_actor)
     try:
         while True:
             try:
@@ -32,21 +62,16 @@ def _synthesize_slice(order: SliceOrder, args: AppArgs, pool: Any, job_actor: An
             yield progress
     finally:
         loop.run_until_complete(stream.aclose())
-        loop.run_until_complete(loop.shutdown_default_executor())
-        loop.close()
 
 
-async def _until_stopped(order: SliceOrder, args: AppArgs, pool: Any, job_actor: Any) -> AsyncGenerator[SliceProgress]:
+async def _until_stopped(order: SliceOrder, tools: WorkerTools, job_actor: Any) -> AsyncGenerator[SliceProgress]:
     """The slice's results, ended early when the job actor says stop or is no more.
 
     (``ray.cancel`` is best effort, and its KeyboardInterrupt would hit the event loop at any place: it is not used.)
     """
     stop = asyncio.ensure_future(_stopped(job_actor))
     try:
-        async with (
-            worker_tools(args, pool) as tools,
-            contextlib.aclosing(synthesize_chunks(order, tools)) as results,
-        ):
+        async with contextlib.aclosing(synthesize_chunks(order, tools)) as results:
             while True:
                 following = asyncio.ensure_future(anext(results, None))
                 await asyncio.wait({following, stop}, return_when=asyncio.FIRST_COMPLETED)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections import OrderedDict
 from typing import Any
 
@@ -19,6 +20,9 @@ from tts_actors.errors import DirectoryUnavailable
 
 CALL_SECONDS = 10.0
 """An answer of the directory takes milliseconds; longer than this it is as good as gone."""
+
+AHEAD_SECONDS = 30.0
+"""How long an id that was fetched ahead is used: the directory takes unused ones back after 60 s."""
 
 MAX_HANDLES = 2_000
 """Job actor handles kept: looking one up again blocks a thread for a round trip to the head node."""
@@ -46,10 +50,23 @@ class Gateway:
         self._version = f"{__version__}-{args.fingerprint()}"
         self._directory: Any | None = None
         self._connecting = asyncio.Lock()
+        self._ahead: tuple[str | None, float] = (None, 0.0)
+        self._fetching: asyncio.Task[None] | None = None
         self._jobs: OrderedDict[str, Any] = OrderedDict()
 
     async def reserve(self) -> str:
-        return str(await self._ask("reserve"))
+        """A fresh job id: the one fetched ahead if there is one, so that accepting a job waits for no actor."""
+        ahead, since = self._ahead
+        self._ahead = (None, 0.0)
+        fresh = ahead is not None and time.monotonic() - since < AHEAD_SECONDS
+        job_id = ahead if ahead is not None and fresh else str(await self._ask("reserve"))
+        if self._fetching is None or self._fetching.done():
+            self._fetching = asyncio.create_task(self._fetch_ahead())
+        return job_id
+
+    async def _fetch_ahead(self) -> None:
+        with contextlib.suppress(DirectoryUnavailable):
+            self._ahead = (str(await self._ask("reserve")), time.monotonic())
 
     async def start(self, job_id: str) -> None:
         await self._ask("start", job_id)

@@ -54,13 +54,13 @@ class RaySpawner:
         self._open_tools = functools.partial(open_actor_tools, args, owner, pool)
         self._actor_class = actor_class(JobActor, max_restarts=0)
 
-    async def spawn(self, job_id: str) -> RayJobHandle:
+    async def spawn(self, job_id: str, *, rehearse: bool = False) -> RayJobHandle:
         try:
             actor = self._actor_class.options(name=job_id, namespace=NAMESPACE).remote(job_id, self._open_tools)
         except ValueError as error:  # the name is still held by a dying predecessor
             raise DirectoryUnavailable("the job's actor is still being replaced", 1.0) from error
         try:
-            await answer(actor.ready.remote(), START_SECONDS)
+            await answer(actor.ready.remote(rehearse=rehearse), START_SECONDS)
         except (DirectoryUnavailable, RayError):
             ray.kill(actor)
             raise

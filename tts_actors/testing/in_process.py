@@ -86,11 +86,12 @@ class LocalSpawner:
     def __post_init__(self) -> None:
         self.handles: dict[str, LocalJobHandle] = {}
 
-    async def spawn(self, job_id: str) -> LocalJobHandle:
+    async def spawn(self, job_id: str, *, rehearse: bool = False) -> LocalJobHandle:
         def open_tools() -> ActorTools:
             return ActorTools(SqlJobStore(self.args.store_url), self.dispatch, self.args, OWNER)
 
         self.handles[job_id] = LocalJobHandle(JobActor(job_id, open_tools))
+        await self.handles[job_id].actor.ready(rehearse=rehearse)
         return self.handles[job_id]
 
 
