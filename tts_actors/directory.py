@@ -38,8 +38,12 @@ MAX_RESPAWNS = 20
 RESERVATION_SECONDS = 60.0
 """After this long an id that was handed out and never committed goes back to the spares."""
 
-REFILL_IDLE_SECONDS = 1.0
-"""Spares are refilled when no job runs, or after this pause: an actor's start costs half a CPU second."""
+REFILL_PAUSE_SECONDS = 1.0
+"""Spares are not refilled before this pause: an actor's start costs half a CPU second, which the job that has just
+taken one needs more."""
+
+REFILL_PATIENCE_SECONDS = 5.0
+"""How long a refill waits for a moment without running jobs."""
 
 log = structlog.get_logger()
 
@@ -262,16 +266,22 @@ class JobDirectory:
             await self._refill.wait()
             self._refill.clear()
             while len(self._spares) < self._limits.spare_actors:
-                if self._active:
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._refill.wait(), REFILL_IDLE_SECONDS)
+                if self._warm:
+                    await self._quiet()
                 job_id = new_job_id()
                 try:
                     self._spares[job_id] = await self._spawner.spawn(job_id, rehearse=not self._active)
                     self._warm = True
                 except TtsError as error:
                     log.warning("spare_not_started", reason=error.message)
-                    await asyncio.sleep(REFILL_IDLE_SECONDS)
+                    await asyncio.sleep(REFILL_PAUSE_SECONDS)
+
+    async def _quiet(self) -> None:
+        """Wait for a good moment to start an actor, but not for ever: under load there is none."""
+        give_up = self._now() + REFILL_PATIENCE_SECONDS
+        await asyncio.sleep(REFILL_PAUSE_SECONDS)
+        while self._active and self._now() < give_up:
+            await asyncio.sleep(0.1)
 
 
 __all__ = ["JobDirectory", "new_job_id"]
