@@ -280,7 +280,7 @@ class JobDirectory:
         """Wait for a good moment to start an actor, but not for ever: under load there is none."""
         give_up = self._now() + REFILL_PATIENCE_SECONDS
         await asyncio.sleep(REFILL_PAUSE_SECONDS)
-        while self._active and self._now() < give_up:
+        while self._active and self._now() < give_up:  # noqa: ASYNC110 - a poll is all that this is worth
             await asyncio.sleep(0.1)
 
 
