@@ -40,9 +40,6 @@ HEARTBEAT_SECONDS = 3.0
 SLICE_CHUNKS = 2_500
 """Chunks a worker task gets at once: the tail of a slice costs one backend call's latency, so slices are long."""
 
-LINGER_SECONDS = 0.008
-"""How long a result waits for company before it is committed: a commit reaches the disk and costs about 5 ms."""
-
 STORE_RETRY_SECONDS = 0.5
 """Pause between tries while the job store is away."""
 
@@ -203,8 +200,6 @@ class JobActor:
         try:
             while inbox or not reading.done():
                 await arrived.wait()
-                if not reading.done():
-                    await asyncio.sleep(LINGER_SECONDS)
                 arrived.clear()
                 batch, inbox[:] = list(inbox), []
                 self._take(ledger, batch)

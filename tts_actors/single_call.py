@@ -1,5 +1,6 @@
 """One short text, one backend call, no job: same timeout, retry, lease and take check as a chunk of a job."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
@@ -45,7 +46,7 @@ class SingleCall:
             return describe_clip("", wav)
 
         deadline_at_ms = int(time.time() * 1_000) + self._retry.longest_ms(self._timeouts.timeout_ms(len(text)))
-        context = CallContext(NO_JOB, request, route, self._timeouts, deadline_at_ms, tools)
+        context = CallContext(NO_JOB, request, route, self._timeouts, deadline_at_ms, tools, asyncio.Semaphore(1))
         result = await call_backend_tts(Piece(0, len(text), spoken), context, keep)
         if result.error is not None:
             last = result.attempts[-1] if result.attempts else None
