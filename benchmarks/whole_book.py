@@ -21,9 +21,11 @@ def main(**environment: str) -> None:
 
 
 async def _measure(url: str, pid: int, text: str) -> None:
-    before, peak = _memory_mb(pid), 0.0
+    peak = 0.0
     body = {"model": "hibari", "input": text}
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session:
+        await _warm(session, url)
+        before = _memory_mb(pid)
         started = time.perf_counter()
         async with session.post(f"{url}/v1/audio/speech/jobs", json=body) as response:
             link = (await response.json())["links"]["self"]
@@ -41,6 +43,16 @@ async def _measure(url: str, pid: int, text: str) -> None:
     show("100,000 characters spoken in", f"{spoken:.1f} s ({float(job['audio_seconds_ready']):.0f} s of audio)")
     show("encoded and downloaded as mp3 in", f"{encoded:.1f} s ({size / 1e6:.1f} MB)")
     show("memory of all processes, growth (PSS)", f"{peak - before:.0f} MB of {peak:.0f} MB", "300 MB")
+
+
+async def _warm(session: aiohttp.ClientSession, url: str) -> None:
+    """The engines have spoken once, and the spare actors are back."""
+    body = {"model": "hibari", "input": Path("examples/the_lighthouse_keeper.txt").read_text()}
+    async with session.post(f"{url}/v1/audio/speech/jobs", json=body) as response:
+        link = (await response.json())["links"]["self"]
+    async with session.get(f"{url}{link}?wait=60") as response:
+        assert (await response.json())["status"] == "completed"
+    await asyncio.sleep(3)
 
 
 def _memory_mb(root: int) -> float:
