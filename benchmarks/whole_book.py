@@ -10,11 +10,12 @@ from benchmarks.figures import show
 from benchmarks.service import running
 
 CHARACTERS = 100_000
+STORY = Path("examples/the_lighthouse_keeper.txt")
 
 
 def main(**environment: str) -> None:
     """Run and print."""
-    story = Path("examples/the_lighthouse_keeper.txt").read_text()
+    story = STORY.read_text()
     text = (story * (CHARACTERS // len(story) + 1))[:CHARACTERS]
     with running(None, **environment) as (url, pid):
         asyncio.run(_measure(url, pid, text))
@@ -47,7 +48,7 @@ async def _measure(url: str, pid: int, text: str) -> None:
 
 async def _warm(session: aiohttp.ClientSession, url: str) -> None:
     """The engines have spoken once, and the spare actors are back."""
-    body = {"model": "hibari", "input": Path("examples/the_lighthouse_keeper.txt").read_text()}
+    body = {"model": "hibari", "input": STORY.read_text()}
     async with session.post(f"{url}/v1/audio/speech/jobs", json=body) as response:
         link = (await response.json())["links"]["self"]
     async with session.get(f"{url}{link}?wait=60") as response:

@@ -46,7 +46,7 @@ def test_a_job_survives_a_kill_of_the_whole_service_and_a_restart(tmp_path: Path
 def test_a_stop_in_the_middle_of_a_job_on_the_embedded_engine_loses_nothing(tmp_path: Path) -> None:
     document, port = config_with("http://127.0.0.1:1"), free_port()
     url = f"http://127.0.0.1:{port}"
-    text = STORY.read_text() * 4
+    text = STORY.read_text() * 2
     process = start(tmp_path, document, port)
     try:
         body = {"model": "hibari", "input": text}
