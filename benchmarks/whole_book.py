@@ -18,14 +18,14 @@ def main(**environment: str) -> None:
     story = STORY.read_text()
     text = (story * (CHARACTERS // len(story) + 1))[:CHARACTERS]
     with running(None, **environment) as (url, pid):
-        asyncio.run(_measure(url, pid, text))
+        asyncio.run(_measure(url, pid, text, story))
 
 
-async def _measure(url: str, pid: int, text: str) -> None:
+async def _measure(url: str, pid: int, text: str, story: str) -> None:
     peak = 0.0
     body = {"model": "hibari", "input": text}
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session:
-        await _warm(session, url)
+        await _warm(session, url, story)
         before = _memory_mb(pid)
         started = time.perf_counter()
         async with session.post(f"{url}/v1/audio/speech/jobs", json=body) as response:
@@ -46,9 +46,9 @@ async def _measure(url: str, pid: int, text: str) -> None:
     show("memory of all processes, growth (PSS)", f"{peak - before:.0f} MB of {peak:.0f} MB", "300 MB")
 
 
-async def _warm(session: aiohttp.ClientSession, url: str) -> None:
+async def _warm(session: aiohttp.ClientSession, url: str, story: str) -> None:
     """The engines have spoken once, and the spare actors are back."""
-    body = {"model": "hibari", "input": STORY.read_text()}
+    body = {"model": "hibari", "input": story}
     async with session.post(f"{url}/v1/audio/speech/jobs", json=body) as response:
         link = (await response.json())["links"]["self"]
     async with session.get(f"{url}{link}?wait=60") as response:
