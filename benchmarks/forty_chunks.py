@@ -49,7 +49,7 @@ async def _measure(url: str, backend_url: str) -> None:
             if round_number >= 2:  # the first two warm everything up
                 for name, seconds in measured.items():
                     figures.setdefault(name, []).append(seconds)
-            await asyncio.sleep(2.0)  # spares are refilled
+            await asyncio.sleep(3.0)  # spares are refilled
     show("the 40 calls made directly", milliseconds(figures["direct"]))
     show("a route that does nothing", milliseconds(figures["empty"]))
     show("initiate", milliseconds(figures["initiate"]), "20 ms, 10 ms with HAProxy")

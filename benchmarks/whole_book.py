@@ -50,6 +50,7 @@ async def _warm(session: aiohttp.ClientSession, url: str, story: str) -> None:
     """The engines have spoken once, and the spare actors are back."""
     body = {"model": "hibari", "input": story}
     async with session.post(f"{url}/v1/audio/speech/jobs", json=body) as response:
+        assert response.status == 202, await response.text()
         link = (await response.json())["links"]["self"]
     async with session.get(f"{url}{link}?wait=60") as response:
         assert (await response.json())["status"] == "completed"

@@ -116,8 +116,7 @@ async def synthesize_chunks(order: SliceOrder, tools: WorkerTools) -> AsyncGener
         while ready or not everything.done():
             await news.wait()
             news.clear()
-            if not everything.done():
-                await asyncio.sleep(LINGER_SECONDS)
+            await asyncio.wait({everything}, timeout=LINGER_SECONDS)
             results, ready[:] = tuple(ready), []
             if results:
                 yield SliceProgress(results, context.calls)

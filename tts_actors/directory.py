@@ -16,7 +16,7 @@ import structlog
 
 from tts_actors.config import AppArgs
 from tts_actors.errors import DirectoryUnavailable, RetryLater, TtsError
-from tts_actors.models import Ending, JobState
+from tts_actors.models import Activation, Ending, JobState, Reservation
 from tts_actors.protocols import ClipStore, JobHandle, JobStore, Spawner
 from tts_actors.states import TERMINAL
 
@@ -35,6 +35,9 @@ RESPAWN_SECONDS = 0.5
 MAX_RESPAWNS = 20
 """Actors started for one job before it is left to the sweep: more than ``limits.max_activations`` ever needs."""
 
+HOLD_SECONDS = 40.0
+"""How long a place to run is held for an id that was handed out: a little longer than the id is used."""
+
 RESERVATION_SECONDS = 60.0
 """After this long an id that was handed out and never committed goes back to the spares."""
 
@@ -42,8 +45,11 @@ REFILL_PAUSE_SECONDS = 1.0
 """Spares are not refilled before this pause: an actor's start costs half a CPU second, which the job that has just
 taken one needs more."""
 
-REFILL_PATIENCE_SECONDS = 5.0
-"""How long a refill waits for a moment without running jobs."""
+REFILL_PATIENCE_SECONDS = 60.0
+"""How long a refill waits for a moment without running jobs while a warm actor is left for the next job."""
+
+REFILL_URGENCY_SECONDS = 5.0
+"""The same when none is left: the next job would wait a second for its actor."""
 
 log = structlog.get_logger()
 
@@ -94,19 +100,20 @@ class JobDirectory:
                 log.info("job_recovered", job_id=job_id, state=JobState.IN_PROGRESS.value)
                 self._activate(job_id)
 
-    async def reserve(self) -> str:
-        """A fresh job id, with a warm actor waiting under that name if there is one."""
-        if not self._spares or not self._has_room():
-            return new_job_id()
+    async def reserve(self) -> Reservation:
+        """A fresh job id, with a warm actor waiting under that name and a place to run if there is one."""
+        if not self._spares or self._queue_waits or not self._has_room():
+            return Reservation(new_job_id())
         job_id = next(iter(self._spares))
         self._reserved[job_id] = (self._spares.pop(job_id), self._now())
         self._refill.set()
-        return job_id
+        return Reservation(job_id, self._owner)
 
-    async def start(self, job_id: str) -> None:
-        """A committed job may run: at once if there is room and nobody waits, otherwise in its turn."""
-        if self._has_room() and not self._queue_waits:
-            self._activate(job_id)
+    async def start(self, job_id: str, activation: Activation | None = None) -> None:
+        """A committed job may run: at once if its place is held, or if there is room and nobody waits; else in turn."""
+        held = activation is not None or job_id in self._reserved
+        if held or (self._has_room() and not self._queue_waits):
+            self._activate(job_id, activation)
         else:
             self._queue_waits = True
             await self._fill()
@@ -116,9 +123,10 @@ class JobDirectory:
         if job_id in self._active:
             await (await self._handle_of(job_id)).cancel()
             return
-        job = await self._store.claim(job_id, owner=self._owner, now_ms=self._now_ms(), lease_ms=1_000)
-        if job is None:
+        activation = await self._store.claim(job_id, owner=self._owner, now_ms=self._now_ms(), lease_ms=1_000)
+        if activation is None:
             return
+        job = activation.job
         now_ms = self._now_ms()
         ttl_seconds = job.request.ttl_seconds or self._retention.ttl_seconds
         ending = Ending(JobState.CANCELLED, now_ms, now_ms + ttl_seconds * 1_000)
@@ -163,33 +171,40 @@ class JobDirectory:
             "finished": len(self._finished),
         }
 
+    def _room(self) -> int:
+        """Jobs that may be started now; places held for ids that were handed out count as taken."""
+        now = self._now()
+        held = sum(now - since < HOLD_SECONDS for _, since in self._reserved.values())
+        return self._limits.max_active_jobs - len(self._active) - held
+
     def _has_room(self) -> bool:
-        return len(self._active) < self._limits.max_active_jobs
+        return self._room() > 0
 
     def _now_ms(self) -> int:
         return int(self._now() * 1_000)
 
-    def _activate(self, job_id: str) -> None:
+    def _activate(self, job_id: str, activation: Activation | None = None) -> None:
         if job_id in self._active:
             return
         warm, _ = self._reserved.pop(job_id, (None, 0.0))
         if warm is not None:
             self._handles[job_id] = warm
-        self._active[job_id] = asyncio.create_task(self._supervise(job_id))
+        self._active[job_id] = asyncio.create_task(self._supervise(job_id, activation))
 
-    async def _supervise(self, job_id: str) -> None:
+    async def _supervise(self, job_id: str, activation: Activation | None) -> None:
         """Keep an actor on the job until it ends; what cannot be mended here is left to the sweep."""
         try:
             for _ in range(MAX_RESPAWNS):
                 try:
                     handle = self._handles.get(job_id) or await self._spawner.spawn(job_id)
                     self._handles[job_id] = handle
-                    await handle.run()
+                    await handle.run(activation)
                     self._retire_later(job_id, handle)
                     return
                 except DirectoryUnavailable as error:
                     log.warning("job_actor_lost", job_id=job_id, reason=error.message)
                     self._handles.pop(job_id, None)
+                    activation = None
                     await asyncio.sleep(RESPAWN_SECONDS)
         except TtsError as error:
             log.error("job_actor_not_started", job_id=job_id, code=error.code, reason=error.message)
@@ -215,8 +230,7 @@ class JobDirectory:
 
     async def _fill(self) -> None:
         """Start waiting jobs while there is room."""
-        room = self._limits.max_active_jobs - len(self._active)
-        if room <= 0:
+        if not self._has_room():
             return
         self._queue_waits = False
         try:
@@ -278,10 +292,13 @@ class JobDirectory:
 
     async def _quiet(self) -> None:
         """Wait for a good moment to start an actor, but not for ever: under load there is none."""
-        give_up = self._now() + REFILL_PATIENCE_SECONDS
+        since = self._now()
         await asyncio.sleep(REFILL_PAUSE_SECONDS)
-        while self._active and self._now() < give_up:  # noqa: ASYNC110 - a poll is all that this is worth
+        while self._active and self._now() < since + self._patience():  # noqa: ASYNC110 - a poll is all it is worth
             await asyncio.sleep(0.1)
+
+    def _patience(self) -> float:
+        return REFILL_PATIENCE_SECONDS if self._spares or self._reserved else REFILL_URGENCY_SECONDS
 
 
 __all__ = ["JobDirectory", "new_job_id"]

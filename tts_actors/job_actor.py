@@ -18,6 +18,7 @@ from tts_actors.config import AppArgs
 from tts_actors.errors import NotFound, RetryLater, StaleEpoch, TtsError
 from tts_actors.ledger import Ledger
 from tts_actors.models import (
+    Activation,
     ChunkResult,
     Ending,
     JobInput,
@@ -103,47 +104,47 @@ class JobActor:
                         pass
         return self._job_id
 
-    async def run(self) -> JobState:
-        """Claim the job and bring it to an end; returns its state then. Safe to call again and after a crash.
+    async def run(self, activation: Activation | None = None) -> JobState:
+        """Bring the job to an end, claiming it first unless ``activation`` is a claim already; returns its state then.
+
+        Safe to call again and after a crash.
 
         Returns without touching anything if the job is finished, gone, or owned elsewhere.
         """
         try:
-            return await self._run()
+            return await self._run(activation)
         finally:
             self._stopped.set()
 
-    async def _run(self) -> JobState:
+    async def _run(self, activation: Activation | None) -> JobState:
         tools = self._warm()
-        job = await self._insistently(
-            lambda: tools.store.claim(self._job_id, owner=tools.owner, now_ms=self._now_ms(), lease_ms=LEASE_MS)
-        )
-        if job is None:
+        if activation is None or activation.lease_until_ms <= self._now_ms():
+            activation = await self._insistently(
+                lambda: tools.store.claim(self._job_id, owner=tools.owner, now_ms=self._now_ms(), lease_ms=LEASE_MS)
+            )
+        if activation is None:
             return await self._stored_state()
-        self._job, self._version = job, job.version
+        job = activation.job
+        self._job, self._version, self._input = job, job.version, activation.input
+        self._ledger = Ledger(activation.input.plan, job.request.on_chunk_failure)
+        self._ledger.record(activation.results)
         logger = log.bind(job_id=job.id, epoch=job.epoch)
         logger.info("job_claimed", activation=job.activations, chunks=job.chunk_total)
         try:
-            state = await self._drive(job)
+            state = await self._drive(job, self._ledger)
         except StaleEpoch:
             logger.warning("job_fenced")
             state = await self._stored_state()
         logger.info("job_ended", state=state.value)
         return state
 
-    async def _drive(self, job: JobRecord) -> JobState:
-        tools = self._warm()
-        self._input = await self._insistently(lambda: tools.store.get_input(self._job_id))
-        if self._input is None:
-            return await self._stored_state()
-        self._ledger = Ledger(self._input.plan, job.request.on_chunk_failure)
-        self._ledger.record(await self._insistently(lambda: tools.store.get_chunks(self._job_id)))
-        limit = tools.args.limits.max_activations
+    async def _drive(self, job: JobRecord, ledger: Ledger) -> JobState:
+        limit = self._warm().args.limits.max_activations
         if job.activations > limit:
             reason = f"the job's actor died {limit} times; limits.max_activations is {limit}"
             return await self._finish(JobState.FAILED, ("too_many_activations", reason))
-        work = asyncio.create_task(self._work(job, self._ledger))
-        heartbeat = asyncio.create_task(self._heartbeat(job, self._ledger))
+        work = asyncio.create_task(self._work(job, ledger))
+        heartbeat = asyncio.create_task(self._heartbeat(job, ledger))
         stop = asyncio.create_task(self._cancelled.wait())
         remaining_seconds = max(0.0, (job.deadline_at_ms - self._now_ms()) / 1_000)
         try:
@@ -163,7 +164,7 @@ class JobActor:
                 raise
             except TtsError as error:
                 return await self._finish(JobState.FAILED, (error.code, error.message))
-            return await self._conclude(self._ledger)
+            return await self._conclude(ledger)
         finally:
             await _ended(work)
             await _ended(heartbeat)

@@ -28,16 +28,20 @@ from tts_actors.errors import (
     RequestMismatch,
     StoreUnavailable,
 )
+from tts_actors.job_actor import LEASE_MS
 from tts_actors.models import (
+    Activation,
     Backlog,
     ChunkResult,
     ChunkSpan,
     ChunkState,
+    Claim,
     JobInput,
     JobPlan,
     JobRecord,
     JobState,
     NewJob,
+    Reservation,
     SpeechRequest,
 )
 from tts_actors.outputs import OutputFile, Renderer, Segment, chunk_pcm, lay_out
@@ -56,6 +60,9 @@ ENCODE_WAIT_SECONDS = 50.0
 
 CACHED_CHARACTERS = 4_000_000
 """Texts kept with their plans, by total length: neither changes, and a plan of 10,000 chunks takes 20 ms to read."""
+
+HANDED_OVER_CHARACTERS = 50_000
+"""Texts up to this length go to their actor with the start; longer ones it reads from the store."""
 
 log = structlog.get_logger()
 
@@ -156,23 +163,32 @@ class JobService:
         earlier = await self._repeated(tenant, job_id, idempotency_key)
         if earlier is not None:
             return Accepted(_same(earlier, tenant, request_hash), plan, made=False)
+        reservation = await self._reserve() if job_id is None else Reservation(job_id)
+        now_ms = int(self._now() * 1_000)
+        handed_over = len(text) <= HANDED_OVER_CHARACTERS
+        claim = Claim(reservation.owner, now_ms + LEASE_MS) if reservation.owner and handed_over else None
         job = NewJob(
-            id=job_id or await self._reserve(),
+            id=reservation.job_id,
             tenant=tenant,
             request=request,
             text=text,
             plan=plan,
-            created_at_ms=int(self._now() * 1_000),
+            created_at_ms=now_ms,
             idempotency_key=idempotency_key,
             request_hash=request_hash,
+            claim=claim,
         )
         record, made = await self._store.create_job(job, self._admit)
         if not made and job_id is None and idempotency_key is None:
             raise StoreUnavailable("the fresh job id was taken: ask again", 1.0)
         if not made:
             return Accepted(_same(record, tenant, request_hash), plan, made=False)
+        given = self._remembered(record, JobInput(text, plan))
         # Accepted is accepted: the answer does not wait for the start.
-        task = asyncio.create_task(self._start(record.id))
+        activation = None
+        if claim is not None and record.epoch:
+            activation = Activation(record, given, (), claim.lease_until_ms)
+        task = asyncio.create_task(self._start(record.id, activation))
         self._starting.add(task)
         task.add_done_callback(self._starting.discard)
         return Accepted(record, plan, made=True)
@@ -191,16 +207,16 @@ class JobService:
             raise QueueFull(f"{backlog.queued} jobs wait; limits.max_queued_jobs is {limits.max_queued_jobs}", 5.0)
         return backlog.run_timeout_ms // limits.max_active_jobs
 
-    async def _reserve(self) -> str:
+    async def _reserve(self) -> Reservation:
         try:
             return await self._directory.reserve()
         except DirectoryUnavailable:
-            return new_job_id()
+            return Reservation(new_job_id())
 
-    async def _start(self, job_id: str) -> None:
+    async def _start(self, job_id: str, activation: Activation | None = None) -> None:
         """The fast path; when it fails the sweep starts the job, within seconds."""
         try:
-            await self._directory.start(job_id)
+            await self._directory.start(job_id, activation)
         except DirectoryUnavailable as error:
             log.warning("job_left_to_sweep", job_id=job_id, reason=error.message)
 
@@ -227,16 +243,19 @@ class JobService:
         return job, await self._input(job)
 
     async def _input(self, job: JobRecord) -> JobInput:
-        key = (job.id, job.created_at_ms)  # an id may come again after a delete, with another text
-        found = self._inputs.get(key)
+        found = self._inputs.get(_input_key(job))
         if found is None:
             found = await self._store.get_input(job.id)
             if found is None:
                 raise NotFound("there is no such job", "job_id")
-            self._inputs[key] = found
-            while sum(len(given.text) for given in self._inputs.values()) > CACHED_CHARACTERS:
-                self._inputs.popitem(last=False)
+            self._remembered(job, found)
         return found
+
+    def _remembered(self, job: JobRecord, given: JobInput) -> JobInput:
+        self._inputs[_input_key(job)] = given
+        while sum(len(given.text) for given in self._inputs.values()) > CACHED_CHARACTERS:
+            self._inputs.popitem(last=False)
+        return given
 
     async def chunks(self, tenant: str, job_id: str) -> list[ChunkView]:
         """All chunks in text order."""
@@ -323,6 +342,11 @@ class JobService:
         await self._directory.forget(job_id)
         await self._store.delete_job(job_id)
         await self._clips.delete_prefix(job_id)
+
+
+def _input_key(job: JobRecord) -> tuple[str, int]:
+    """An id may come again after a delete, with another text."""
+    return job.id, job.created_at_ms
 
 
 def _same(job: JobRecord, tenant: str, request_hash: str) -> JobRecord:

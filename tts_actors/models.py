@@ -215,8 +215,26 @@ class JobPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """A job's first claim, made in the very commit that accepts it."""
+
+    owner: str
+    lease_until_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """A fresh job id. With an ``owner``, a warm actor waits under it and a place to run is held for it, so that the job
+    may be committed as claimed by that owner.
+    """
+
+    job_id: str
+    owner: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class NewJob:
-    """A job about to be committed."""
+    """A job about to be committed: into the queue or, with a ``claim``, as running if nobody waits there."""
 
     id: str
     tenant: str
@@ -226,6 +244,7 @@ class NewJob:
     created_at_ms: int
     idempotency_key: str | None = None
     request_hash: str = ""
+    claim: Claim | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +285,16 @@ class JobInput:
 
     text: str
     plan: JobPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """A claimed job with all that its actor needs to work on it; void once the lease has run out."""
+
+    job: JobRecord
+    input: JobInput
+    results: tuple[ChunkResult, ...]
+    lease_until_ms: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tts_actors.models import (
+    Activation,
     Attempt,
     Backlog,
     ChunkResult,
@@ -18,6 +19,7 @@ from tts_actors.models import (
     JobState,
     Lease,
     NewJob,
+    Reservation,
     SliceOrder,
     SliceProgress,
 )
@@ -34,7 +36,8 @@ class JobStore(Protocol):
         """Commit the job; True with it. If its id or idempotency key exists already: the job that has it, and False.
 
         ``admit`` is asked inside the transaction what waiting behind the present backlog may cost, milliseconds; that
-        is added to the job's time-out and its deadline. What it raises is raised, and nothing is stored.
+        is added to the job's time-out and its deadline. What it raises is raised, and nothing is stored. The job's
+        ``claim`` counts if the queue is empty.
         """
 
     async def get_job(self, job_id: str) -> JobRecord | None: ...
@@ -52,7 +55,7 @@ class JobStore(Protocol):
 
     async def get_chunks(self, job_id: str) -> list[ChunkResult]: ...
 
-    async def claim(self, job_id: str, *, owner: str, now_ms: int, lease_ms: int) -> JobRecord | None:
+    async def claim(self, job_id: str, *, owner: str, now_ms: int, lease_ms: int) -> Activation | None:
         """Become the job's owner under a new epoch; None if it is terminal, gone or somebody else's."""
 
     async def record(
@@ -174,7 +177,7 @@ class Dispatch(Protocol):
 class JobHandle(Protocol):
     """A job actor seen from outside. Raises :class:`DirectoryUnavailable` once the actor is gone."""
 
-    async def run(self) -> JobState: ...
+    async def run(self, activation: Activation | None = None) -> JobState: ...
 
     async def cancel(self) -> None: ...
 
@@ -195,11 +198,11 @@ class Spawner(Protocol):
 class Directory(Protocol):
     """What the HTTP side asks of the job directory. Raises :class:`DirectoryUnavailable` while there is none."""
 
-    async def reserve(self) -> str:
-        """A fresh job id, with a warm actor waiting under that name if there is one."""
+    async def reserve(self) -> Reservation:
+        """A fresh job id, with a warm actor waiting under that name and a place to run if there is one."""
 
-    async def start(self, job_id: str) -> None:
-        """A committed job may run: now, or when capacity frees."""
+    async def start(self, job_id: str, activation: Activation | None = None) -> None:
+        """A committed job may run: at once if it was committed as claimed, otherwise now or when capacity frees."""
 
     async def cancel(self, job_id: str) -> None: ...
 

@@ -14,6 +14,7 @@ from tts_actors.config import AppArgs
 from tts_actors.directory import JobDirectory
 from tts_actors.errors import DirectoryUnavailable
 from tts_actors.logs import configure_logs
+from tts_actors.models import Activation, Reservation
 from tts_actors.stores import ObjectClipStore, SqlJobStore, migrate
 
 LEASE_MARGIN_SECONDS = 15.0
@@ -77,11 +78,11 @@ class DirectoryActor:
         await self._ready()
         return self._pool
 
-    async def reserve(self) -> str:
+    async def reserve(self) -> Reservation:
         return await (await self._ready()).reserve()
 
-    async def start(self, job_id: str) -> None:
-        await (await self._ready()).start(job_id)
+    async def start(self, job_id: str, activation: Activation | None = None) -> None:
+        await (await self._ready()).start(job_id, activation)
 
     async def cancel(self, job_id: str) -> None:
         await (await self._ready()).cancel(job_id)

@@ -17,6 +17,7 @@ from tts_actors.cluster.directory_actor import DirectoryActor
 from tts_actors.cluster.names import DIRECTORY, NAMESPACE
 from tts_actors.config import AppArgs
 from tts_actors.errors import DirectoryUnavailable
+from tts_actors.models import Activation, Reservation
 
 CALL_SECONDS = 10.0
 """An answer of the directory takes milliseconds; longer than this it is as good as gone."""
@@ -50,26 +51,32 @@ class Gateway:
         self._version = f"{__version__}-{args.fingerprint()}"
         self._directory: Any | None = None
         self._connecting = asyncio.Lock()
-        self._ahead: tuple[str | None, float] = (None, 0.0)
+        self._ahead: tuple[Reservation | None, float] = (None, 0.0)
         self._fetching: asyncio.Task[None] | None = None
         self._jobs: OrderedDict[str, Any] = OrderedDict()
 
-    async def reserve(self) -> str:
+    async def reserve(self) -> Reservation:
         """A fresh job id: the one fetched ahead if there is one, so that accepting a job waits for no actor."""
         ahead, since = self._ahead
         self._ahead = (None, 0.0)
         fresh = ahead is not None and time.monotonic() - since < AHEAD_SECONDS
-        job_id = ahead if ahead is not None and fresh else str(await self._ask("reserve"))
+        reservation = ahead if ahead is not None and fresh else await self._reserved()
         if self._fetching is None or self._fetching.done():
             self._fetching = asyncio.create_task(self._fetch_ahead())
-        return job_id
+        return reservation
 
     async def _fetch_ahead(self) -> None:
         with contextlib.suppress(DirectoryUnavailable):
-            self._ahead = (str(await self._ask("reserve")), time.monotonic())
+            reservation = await self._reserved()
+            if reservation.owner is not None:  # without a warm actor there is nothing to keep: better luck next time
+                self._ahead = (reservation, time.monotonic())
 
-    async def start(self, job_id: str) -> None:
-        await self._ask("start", job_id)
+    async def _reserved(self) -> Reservation:
+        reservation: Reservation = await self._ask("reserve")
+        return reservation
+
+    async def start(self, job_id: str, activation: Activation | None = None) -> None:
+        await self._ask("start", job_id, activation)
 
     async def cancel(self, job_id: str) -> None:
         await self._ask("cancel", job_id)

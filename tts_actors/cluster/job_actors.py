@@ -14,7 +14,7 @@ from tts_actors.config import AppArgs
 from tts_actors.errors import DirectoryUnavailable
 from tts_actors.job_actor import ActorTools, JobActor
 from tts_actors.logs import configure_logs
-from tts_actors.models import JobState
+from tts_actors.models import Activation, JobState
 from tts_actors.stores import SqlJobStore
 
 START_SECONDS = 60.0
@@ -33,8 +33,8 @@ class RayJobHandle:
     def __init__(self, actor: Any) -> None:
         self._actor = actor
 
-    async def run(self) -> JobState:
-        return JobState(await answer(self._actor.run.remote()))
+    async def run(self, activation: Activation | None = None) -> JobState:
+        return JobState(await answer(self._actor.run.remote(activation)))
 
     async def cancel(self) -> None:
         await answer(self._actor.cancel.remote())

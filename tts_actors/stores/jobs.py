@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from tts_actors.errors import StoreUnavailable
-from tts_actors.models import Backlog, ChunkResult, Ending, JobCounts, JobInput, JobRecord, JobState, NewJob
+from tts_actors.models import Activation, Backlog, ChunkResult, Ending, JobCounts, JobInput, JobRecord, JobState, NewJob
 from tts_actors.stores import operations
 from tts_actors.stores.engines import open_database
 
@@ -59,7 +59,7 @@ class SqlJobStore:
     async def get_chunks(self, job_id: str) -> list[ChunkResult]:
         return await self._read(operations.get_chunks(job_id))
 
-    async def claim(self, job_id: str, *, owner: str, now_ms: int, lease_ms: int) -> JobRecord | None:
+    async def claim(self, job_id: str, *, owner: str, now_ms: int, lease_ms: int) -> Activation | None:
         return await self._write(operations.claim(job_id, owner, now_ms, lease_ms))
 
     async def record(

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from tts_actors.errors import Conflict, NotFound, StaleEpoch
 from tts_actors.models import (
+    Activation,
     Attempt,
     Backlog,
     ChunkResult,
@@ -24,7 +25,7 @@ from tts_actors.models import (
     NewJob,
 )
 from tts_actors.states import ACTIVE, TERMINAL, check_transition
-from tts_actors.stores.rows import chunk_of, chunk_row, job_of, job_row
+from tts_actors.stores.rows import chunk_of, chunk_row, claimed_row, job_of, job_row
 from tts_actors.stores.tables import chunks, job_inputs, jobs
 
 FAST_PATH_GRACE_MS = 2_000
@@ -55,6 +56,8 @@ def create_job(job: NewJob, admit: Callable[[Backlog], int]) -> Callable[[sa.Con
         queued, run_timeout_ms = connection.execute(_BACKLOG).one()
         wait_ms = admit(Backlog(int(queued), int(run_timeout_ms)))
         row = job_row(job, wait_ms, FAST_PATH_GRACE_MS)
+        if job.claim is not None and not queued:
+            row = claimed_row(row, job.claim, job.created_at_ms)
         connection.execute(jobs.insert(), row)
         connection.execute(job_inputs.insert(), given)
         return job_of(row)
@@ -134,7 +137,7 @@ def get_chunks(job_id: str) -> Callable[[sa.Connection], list[ChunkResult]]:
     return operation
 
 
-def claim(job_id: str, owner: str, now_ms: int, lease_ms: int) -> Callable[[sa.Connection], JobRecord | None]:
+def claim(job_id: str, owner: str, now_ms: int, lease_ms: int) -> Callable[[sa.Connection], Activation | None]:
     free = sa.or_(jobs.c.owner.is_(None), jobs.c.owner == owner, jobs.c.next_alarm_at_ms <= now_ms)
     statement = (
         jobs.update()
@@ -151,9 +154,12 @@ def claim(job_id: str, owner: str, now_ms: int, lease_ms: int) -> Callable[[sa.C
         .returning(jobs)
     )
 
-    def operation(connection: sa.Connection) -> JobRecord | None:
+    def operation(connection: sa.Connection) -> Activation | None:
         row = connection.execute(statement).mappings().first()
-        return None if row is None else job_of(row)
+        given = get_input(job_id)(connection)
+        if row is None or given is None:
+            return None
+        return Activation(job_of(row), given, tuple(get_chunks(job_id)(connection)), now_ms + lease_ms)
 
     return operation
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tts_actors.models import Attempt, ChunkResult, Clip, JobRecord, JobState, NewJob, Priority, SpeechRequest
+from tts_actors.models import Attempt, ChunkResult, Claim, Clip, JobRecord, JobState, NewJob, Priority, SpeechRequest
 
 PRIORITIES = {Priority.INTERACTIVE: 0, Priority.BATCH: 1}
 """Sort key of the queue: lower goes first."""
@@ -14,7 +14,7 @@ _PLAIN_COLUMNS = tuple(f.name for f in dataclasses.fields(JobRecord) if f.name n
 
 
 def job_row(job: NewJob, wait_ms: int, grace_ms: int) -> dict[str, Any]:
-    """The first row of a job: queued, unowned, its alarm set ``grace_ms`` ahead.
+    """The first row of a job that is not claimed yet: queued, its alarm set ``grace_ms`` ahead.
 
     It may take what its run may take plus ``wait_ms`` in the queue; the deadline is absolute, no restart extends it.
     """
@@ -50,6 +50,18 @@ def job_row(job: NewJob, wait_ms: int, grace_ms: int) -> dict[str, Any]:
         "deadline_at_ms": job.created_at_ms + job_timeout_ms,
         "error_code": None,
         "error_message": None,
+    }
+
+
+def claimed_row(row: dict[str, Any], claim: Claim, now_ms: int) -> dict[str, Any]:
+    """The first row of a job that is claimed as it is made."""
+    return row | {
+        "state": JobState.IN_PROGRESS.value,
+        "epoch": 1,
+        "activations": 1,
+        "owner": claim.owner,
+        "started_at_ms": now_ms,
+        "next_alarm_at_ms": claim.lease_until_ms,
     }
 
 

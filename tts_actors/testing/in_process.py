@@ -19,7 +19,7 @@ from tts_actors.directory import JobDirectory
 from tts_actors.errors import DirectoryUnavailable
 from tts_actors.job_actor import ActorTools, JobActor
 from tts_actors.job_service import JobService
-from tts_actors.models import Attempt, JobState, Lease, SliceOrder, SliceProgress
+from tts_actors.models import Activation, Attempt, JobState, Lease, SliceOrder, SliceProgress
 from tts_actors.protocols import Dispatch
 from tts_actors.stores import ObjectClipStore, SqlJobStore, migrate
 
@@ -53,8 +53,8 @@ class LocalJobHandle:
         self._running: asyncio.Task[JobState] | None = None
         self._killed = False
 
-    async def run(self) -> JobState:
-        self._running = asyncio.create_task(self.actor.run())
+    async def run(self, activation: Activation | None = None) -> JobState:
+        self._running = asyncio.create_task(self.actor.run(activation))
         try:
             return await asyncio.shield(self._running)
         except asyncio.CancelledError:
