@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo serve test check chaos bench setup clean
+.PHONY: demo serve test check chaos bench setup lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -48,6 +48,14 @@ chaos: $(READY)
 
 bench: $(READY)
 	@$(BIN)/python -m benchmarks $(BENCH)
+
+lock:
+	rm -rf build/lock
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/pip install --quiet --disable-pip-version-check -e '.[dev,bench]'
+	{ sed -n 1p requirements.lock; build/lock/bin/pip freeze --exclude-editable; } > requirements.new
+	mv requirements.new requirements.lock
+	rm -rf build/lock
 
 clean:
 	rm -rf $(VENV) build
