@@ -6,21 +6,25 @@ the annotation is a class at run time.
 """
 
 import asyncio
+import os
 from contextlib import AsyncExitStack
 from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.serve import Application
+from ray.serve.context import _get_global_client
 from starlette.types import ASGIApp
 
+from deployments.edge import OneKey
 from deployments.ingress import build_http_app
+from deployments.keys import check_exposure, reachable_at
 from deployments.local_tts import HibariEngine, build_engine_api
 from tts_actors.chunk_worker import WorkerTools
 from tts_actors.cluster import Gateway
 from tts_actors.cluster.tools import worker_tools
-from tts_actors.config import AppArgs
-from tts_actors.errors import BackendError
+from tts_actors.config import AppArgs, AuthArgs
+from tts_actors.errors import BackendError, ConfigError
 from tts_actors.job_service import JobService
 from tts_actors.logs import configure_logs
 from tts_actors.single_call import SingleCall
@@ -34,6 +38,7 @@ class Ingress:
 
     def __init__(self, args: AppArgs) -> None:
         configure_logs()
+        check_exposure(args.auth, _http_host(), os.environ)
         self._args = args
         self._gateway = Gateway(args)
         self._store = SqlJobStore(args.store_url)
@@ -83,6 +88,20 @@ class EngineArgs(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     max_characters: int = Field(1_000, ge=1, le=2_000, description="Longest input of one call")
+    key_env: str = Field("TTS_ENGINE_KEY", description="Variable with the key that callers must have; unset: open")
+    allow_open_network: bool = Field(False, description="Do without a key where others may reach the engine")
+
+    def key(self, host: str) -> str:
+        """The engine's key, or "". Raises :class:`ConfigError` if others could use the engine without one."""
+        key = os.environ.get(self.key_env, "")
+        others = os.environ.get(AuthArgs().keys_env or "") or reachable_at(host, os.environ)
+        if others and not key and not self.allow_open_network:
+            raise ConfigError(
+                f"engine: it would answer without a key where the service asks for one or others reach it: set "
+                f"{self.key_env} (and api_key_env of its backend entry), or say allow_open_network: true",
+                "key_env",
+            )
+        return key
 
 
 @serve.deployment(name="engine")
@@ -91,17 +110,27 @@ class Engine:
     """The embedded speech engine behind OpenAI's protocol; one engine and one call at a time a replica."""
 
     def __init__(self, args: EngineArgs) -> None:
+        self._key = args.key(_http_host())
         self._engine = HibariEngine(max_characters=args.max_characters)
 
-    def __serve_build_asgi_app__(self) -> Any:
-        return build_engine_api(self._engine)
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        api = build_engine_api(self._engine)
+        return OneKey(api, self._key) if self._key else api
+
+
+def _http_host() -> str:
+    """The address that Serve's HTTP proxies listen on. (Serve tells it nowhere in public.)"""
+    client = _get_global_client(raise_if_no_controller_running=False)
+    return "127.0.0.1" if client is None else str(client.http_config.host)
 
 
 def build_app(args: AppArgs) -> Application:
     """The service. ``args`` is the YAML's ``args`` tree; a field it does not know fails the deploy by name."""
+    check_exposure(args.auth, _http_host(), os.environ)  # here too: a replica's failure is tried three times first
     return cast("Any", Ingress).bind(args)  # type: ignore[no-any-return]
 
 
 def build_engine(args: EngineArgs) -> Application:
     """The embedded engine as an application of its own."""
+    args.key(_http_host())
     return cast("Any", Engine).bind(args)  # type: ignore[no-any-return]

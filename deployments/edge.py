@@ -3,12 +3,9 @@
 Plain ASGI, so that nothing is buffered and every answer, errors included, gets its headers.
 """
 
-import hmac
 import re
 import secrets
 import time
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -16,8 +13,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.envelopes import error_response
-from tts_actors.config import AuthArgs
-from tts_actors.errors import ConfigError, RequestTooLarge, Unauthorized
+from deployments.keys import Keys, RequestRate, bearer_is
+from tts_actors.errors import RequestTooLarge, Unauthorized
 
 OPEN_PATHS = frozenset({"/", "/health", "/readyz", "/docs", "/openapi.json"})
 """Paths that need no key: they show nothing of any job."""
@@ -30,32 +27,6 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")
 log = structlog.get_logger()
 
 
-class Keys:
-    """The configured API keys: who has which. With none, everybody is the one tenant ``""``."""
-
-    def __init__(self, args: AuthArgs, environ: Mapping[str, str]) -> None:
-        entries = (environ.get(args.keys_env, "") if args.keys_env else "").split(",")
-        if args.keys_file:
-            entries += Path(args.keys_file).read_text().splitlines()
-        self._tenants: dict[str, bytes] = {}
-        for entry in filter(None, (e.strip() for e in entries)):
-            name, separator, key = entry.partition(":")
-            if not separator or not name or not key:
-                raise ConfigError("auth: each key is written name:key", "auth")
-            self._tenants[name] = key.encode()
-
-    def tenant(self, headers: Headers) -> str:
-        """The tenant whose key the request carries. Raises :class:`Unauthorized`."""
-        if not self._tenants:
-            return ""
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        given = (token.strip() if scheme.lower() == "bearer" else headers.get("api-key", "")).encode()
-        found = [name for name, key in self._tenants.items() if hmac.compare_digest(key, given)]
-        if not given or not found:
-            raise Unauthorized("a valid API key is needed: Authorization: Bearer <key>")
-        return found[0]
-
-
 class Edge:
     """The outermost layer around the routes.
 
@@ -63,8 +34,11 @@ class Edge:
     its own, or the client's, on with the request).
     """
 
-    def __init__(self, app: ASGIApp, *, keys: Keys, max_body_bytes: int, adds_request_id: bool) -> None:
+    def __init__(
+        self, app: ASGIApp, *, keys: Keys, rate: RequestRate, max_body_bytes: int, adds_request_id: bool
+    ) -> None:
         self._app = app
+        self._rate = rate
         self._adds_request_id = adds_request_id
         self._keys = keys
         self._max_body_bytes = max_body_bytes
@@ -110,11 +84,30 @@ class Edge:
 
     async def _admit(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
+        state: dict[str, Any] = scope.setdefault("state", {})
+        state["tenant"] = ""
+        if scope["path"] not in OPEN_PATHS:
+            state["tenant"] = self._keys.tenant(headers)
+            self._rate.take(state["tenant"])
         length = headers.get("content-length", "")
         if length.isdigit() and int(length) > self._max_body_bytes:
             raise _too_large(self._max_body_bytes)
-        state: dict[str, Any] = scope.setdefault("state", {})
-        state["tenant"] = "" if scope["path"] in OPEN_PATHS else self._keys.tenant(headers)
+
+
+class OneKey:
+    """A whole application behind one key, but for ``/health``: nobody else than our own workers calls it."""
+
+    def __init__(self, app: ASGIApp, key: str) -> None:
+        self._app = app
+        self._key = key
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        closed = scope["type"] == "http" and not scope["path"].endswith("/health")
+        if closed and not bearer_is(Headers(scope=scope), self._key):
+            refusal = error_response("/v1", Unauthorized("this engine answers its own service alone"))
+            await refusal(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
 
 
 def _route(scope: Scope) -> str:

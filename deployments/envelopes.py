@@ -25,6 +25,7 @@ STATUSES: dict[type[errors.TtsError], int] = {
     errors.ChunkFailed: 410,
     errors.RequestTooLarge: 413,
     errors.QueueFull: 429,
+    errors.LimitExceeded: 429,
     errors.BackendError: 502,
     errors.RetryLater: 503,
 }

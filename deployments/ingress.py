@@ -11,8 +11,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp
 
-from deployments.edge import EXPOSED_HEADERS, Edge, Keys
+from deployments.edge import EXPOSED_HEADERS, Edge
 from deployments.envelopes import error_response
+from deployments.keys import Keys, RequestRate
 from deployments.routes.jobs import job_routes
 from deployments.routes.operations import Check, operation_routes
 from deployments.routes.original import original_routes
@@ -42,6 +43,7 @@ def build_http_app(
     edge = Edge(
         api,
         keys=Keys(args.auth, os.environ),
+        rate=RequestRate(args.limits.per_key.requests_per_minute),
         max_body_bytes=args.limits.max_body_bytes,
         adds_request_id=adds_request_id,
     )

@@ -7,6 +7,7 @@ hands the YAML to Serve, says when the service is ready, and on Ctrl-C or SIGTER
 import _thread
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -20,10 +21,14 @@ import ray
 import requests
 import typer
 import yaml
+from pydantic import ValidationError
 from ray import serve
 from ray.serve.scripts import run as serve_run
 
+from deployments.keys import check_exposure
 from tts_actors.cluster import stop_directory
+from tts_actors.config import AuthArgs
+from tts_actors.errors import ConfigError
 
 START_SECONDS = 180.0
 """Longest start that still counts as one: a cold machine needs about 30 s."""
@@ -58,6 +63,9 @@ def main(
     _check_port_free(http["host"], http["port"])
     for name, value in RAY_DEFAULTS.items():
         os.environ.setdefault(name, value)
+    # A secret between this service and the engine that it starts: nobody else may use the engine.
+    os.environ.setdefault("TTS_ENGINE_KEY", secrets.token_urlsafe(32))
+    _check_exposure(document, http["host"])
     watcher = _Watcher(f"http://{http['host']}:{http['port']}")
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as filled:
         yaml.safe_dump(document, filled)
@@ -103,6 +111,19 @@ def _check_port_free(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             sys.exit(f"error: port {port} on {host} is taken ({error.strerror}); choose another with PORT=")
+
+
+def _check_exposure(document: dict[str, Any], host: str) -> None:
+    """Refuse what the deployment would refuse, before anything starts."""
+    for application in document.get("applications", []):
+        auth = (application.get("args") or {}).get("auth") or {}
+        if application.get("import_path") == "deployments.app:build_app":
+            try:
+                check_exposure(AuthArgs.model_validate(auth), host, os.environ)
+            except ValidationError:
+                return  # the deployment names the field
+            except ConfigError as error:
+                sys.exit(f"error: {error}")
 
 
 def _interrupt(_signal: int, _frame: Any) -> None:

@@ -67,6 +67,14 @@ class RetryArgs(_Section):
         return RetryPolicy(self.max_attempts, self.base_ms, self.cap_ms)
 
 
+class KeyLimitArgs(_Section):
+    """What each key may do (without keys: everybody together). Null is no limit."""
+
+    active_jobs: int | None = Field(None, ge=1, description="Jobs that wait or run")
+    characters_per_day: int | None = Field(None, ge=1, description="Characters accepted in one day (UTC)")
+    requests_per_minute: int | None = Field(None, ge=1, description="Requests, counted by each HTTP replica")
+
+
 class LimitArgs(_Section):
     """Bounds; each is named in the answer to a request beyond it."""
 
@@ -78,6 +86,7 @@ class LimitArgs(_Section):
     spare_actors: int = Field(2, ge=0, le=1_000, description="Actors started ahead, named with fresh job ids")
     max_activations: int = Field(5, ge=1, description="A job that kills its actor this often has failed")
     max_calls_per_job: int = Field(64, ge=1, description="Backend calls at once for one job")
+    per_key: KeyLimitArgs = KeyLimitArgs()
 
 
 class RetentionArgs(_Section):
@@ -92,6 +101,9 @@ class AuthArgs(_Section):
 
     keys_env: str | None = Field("TTS_API_KEYS", description='Variable with "name:key,name:key"')
     keys_file: str | None = Field(None, description="File with one name:key a line")
+    allow_open_network: bool = Field(
+        False, description="Serve without keys on other addresses than loopback: whoever reaches the port may do all"
+    )
 
 
 class AppArgs(_Section):

@@ -127,6 +127,12 @@ class QueueFull(RetryLater):
     code = "queue_full"
 
 
+class LimitExceeded(RetryLater):
+    """The key has used up what one of ``limits.per_key`` allows; ``param`` is the limit's name."""
+
+    code = "rate_limit_exceeded"
+
+
 class StoreUnavailable(RetryLater):
     """The job store or the clip store does not answer."""
 

@@ -41,6 +41,7 @@ from tts_actors.models import (
     JobRecord,
     JobState,
     NewJob,
+    Quota,
     Reservation,
     SpeechRequest,
 )
@@ -122,6 +123,8 @@ class JobService:
         self.catalog = Catalog(args.backends)
         self._timeouts = args.timeouts.policy()
         self._retry = args.retry.policy()
+        per_key = args.limits.per_key
+        self._quota = Quota(per_key.active_jobs, per_key.characters_per_day)
 
     async def plan(self, request: SpeechRequest, text: str) -> JobPlan:
         """What a job would be: raises what :meth:`create` would raise for its input, and makes nothing."""
@@ -177,6 +180,7 @@ class JobService:
             idempotency_key=idempotency_key,
             request_hash=request_hash,
             claim=claim,
+            quota=self._quota,
         )
         record, made = await self._store.create_job(job, self._admit)
         if not made and job_id is None and idempotency_key is None:
@@ -219,6 +223,11 @@ class JobService:
             await self._directory.start(job_id, activation)
         except DirectoryUnavailable as error:
             log.warning("job_left_to_sweep", job_id=job_id, reason=error.message)
+
+    async def charge(self, tenant: str, characters: int) -> None:
+        """Count characters spoken without a job. Raises :class:`LimitExceeded` beyond the key's day."""
+        if self._quota.characters_per_day is not None:
+            await self._store.charge(tenant, self._quota, characters, now_ms=int(self._now() * 1_000))
 
     async def get(self, tenant: str, job_id: str) -> JobRecord:
         """The job. Raises :class:`NotFound`, or :class:`JobExpired` when its life is over."""
@@ -326,7 +335,9 @@ class JobService:
             raise Conflict(f"only a failed job can be retried; this one is {job.state.value}", "status")
         await self._directory.forget(job_id)
         now_ms = int(self._now() * 1_000)
-        job = await self._store.requeue(job_id, now_ms=now_ms, deadline_at_ms=now_ms + job.job_timeout_ms)
+        job = await self._store.requeue(
+            job_id, now_ms=now_ms, deadline_at_ms=now_ms + job.job_timeout_ms, quota=self._quota
+        )
         await self._start(job_id)
         return job
 

@@ -233,6 +233,17 @@ class Reservation:
 
 
 @dataclass(frozen=True, slots=True)
+class Quota:
+    """What a tenant may have: jobs that wait or run, characters accepted in one day (UTC). None is no limit."""
+
+    active_jobs: int | None = None
+    characters_per_day: int | None = None
+
+
+NO_QUOTA = Quota()
+
+
+@dataclass(frozen=True, slots=True)
 class NewJob:
     """A job about to be committed: into the queue or, with a ``claim``, as running if nobody waits there."""
 
@@ -245,6 +256,7 @@ class NewJob:
     idempotency_key: str | None = None
     request_hash: str = ""
     claim: Claim | None = None
+    quota: Quota = NO_QUOTA
 
 
 @dataclass(frozen=True, slots=True)

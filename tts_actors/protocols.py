@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tts_actors.models import (
+    NO_QUOTA,
     Activation,
     Attempt,
     Backlog,
@@ -19,6 +20,7 @@ from tts_actors.models import (
     JobState,
     Lease,
     NewJob,
+    Quota,
     Reservation,
     SliceOrder,
     SliceProgress,
@@ -37,7 +39,7 @@ class JobStore(Protocol):
 
         ``admit`` is asked inside the transaction what waiting behind the present backlog may cost, milliseconds; that
         is added to the job's time-out and its deadline. What it raises is raised, and nothing is stored. The job's
-        ``claim`` counts if the queue is empty.
+        ``claim`` counts if the queue is empty. Raises :class:`LimitExceeded` beyond the job's ``quota``.
         """
 
     async def get_job(self, job_id: str) -> JobRecord | None: ...
@@ -80,8 +82,11 @@ class JobStore(Protocol):
     ) -> int:
         """Commit a terminal state, with the last results and counts if there are any; returns the new version."""
 
-    async def requeue(self, job_id: str, *, now_ms: int, deadline_at_ms: int) -> JobRecord:
+    async def requeue(self, job_id: str, *, now_ms: int, deadline_at_ms: int, quota: Quota = NO_QUOTA) -> JobRecord:
         """Put a failed job or one with gaps back into the queue, its failed chunks forgotten."""
+
+    async def charge(self, tenant: str, quota: Quota, characters: int, *, now_ms: int) -> None:
+        """Count characters that are spoken without a job. Raises :class:`LimitExceeded` and counts nothing then."""
 
     async def delete_job(self, job_id: str) -> bool: ...
 

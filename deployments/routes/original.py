@@ -93,6 +93,7 @@ def original_routes(service: JobService, single_call: SingleCall) -> APIRouter:
     @router.post("/rawtts")
     async def raw(body: RawBody, request: Request, tenant: Tenant) -> Any:
         speech = SpeechRequest(model=body.model, voice=body.voiceId)
+        await service.charge(tenant, len(body.text))
         wav, timeout_ms = await single_call.speak(speech, body.text)
         pcm = pcm_of_wav(wav).tobytes()
         return JSONResponse(

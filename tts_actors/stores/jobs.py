@@ -12,8 +12,20 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from tts_actors.errors import StoreUnavailable
-from tts_actors.models import Activation, Backlog, ChunkResult, Ending, JobCounts, JobInput, JobRecord, JobState, NewJob
-from tts_actors.stores import operations
+from tts_actors.models import (
+    NO_QUOTA,
+    Activation,
+    Backlog,
+    ChunkResult,
+    Ending,
+    JobCounts,
+    JobInput,
+    JobRecord,
+    JobState,
+    NewJob,
+    Quota,
+)
+from tts_actors.stores import operations, quotas
 from tts_actors.stores.engines import open_database
 
 T = TypeVar("T")
@@ -84,8 +96,11 @@ class SqlJobStore:
     ) -> int:
         return await self._write(operations.finish(job_id, epoch, ending, results, counts))
 
-    async def requeue(self, job_id: str, *, now_ms: int, deadline_at_ms: int) -> JobRecord:
-        return await self._write(operations.requeue(job_id, now_ms, deadline_at_ms))
+    async def requeue(self, job_id: str, *, now_ms: int, deadline_at_ms: int, quota: Quota = NO_QUOTA) -> JobRecord:
+        return await self._write(operations.requeue(job_id, quota, now_ms, deadline_at_ms))
+
+    async def charge(self, tenant: str, quota: Quota, characters: int, *, now_ms: int) -> None:
+        await self._write(quotas.charge(tenant, quota, characters, now_ms))
 
     async def delete_job(self, job_id: str) -> bool:
         return await self._write(operations.delete_job(job_id))

@@ -23,8 +23,10 @@ from tts_actors.models import (
     JobRecord,
     JobState,
     NewJob,
+    Quota,
 )
 from tts_actors.states import ACTIVE, TERMINAL, check_transition
+from tts_actors.stores import quotas
 from tts_actors.stores.rows import chunk_of, chunk_row, claimed_row, job_of, job_row
 from tts_actors.stores.tables import chunks, job_inputs, jobs
 
@@ -52,7 +54,12 @@ _GET_CHUNKS = sa.select(chunks).where(chunks.c.job_id == sa.bindparam("job_id"))
 def create_job(job: NewJob, admit: Callable[[Backlog], int]) -> Callable[[sa.Connection], JobRecord]:
     given = {"job_id": job.id, "text": job.text, "plan": job.plan.to_json()}
 
+    charge = quotas.charge(job.tenant, job.quota, len(job.text), job.created_at_ms)
+    check_active = quotas.check_active(job.tenant, job.quota)
+
     def operation(connection: sa.Connection) -> JobRecord:
+        charge(connection)
+        check_active(connection)
         queued, run_timeout_ms = connection.execute(_BACKLOG).one()
         wait_ms = admit(Backlog(int(queued), int(run_timeout_ms)))
         row = job_row(job, wait_ms, FAST_PATH_GRACE_MS)
@@ -224,7 +231,7 @@ def _fenced(connection: sa.Connection, job_id: str, epoch: int, values: dict[str
     return int(version)
 
 
-def requeue(job_id: str, now_ms: int, deadline_at_ms: int) -> Callable[[sa.Connection], JobRecord]:
+def requeue(job_id: str, quota: Quota, now_ms: int, deadline_at_ms: int) -> Callable[[sa.Connection], JobRecord]:
     statement = (
         jobs.update()
         .where(jobs.c.id == job_id, jobs.c.version == sa.bindparam("seen_version"))
@@ -248,6 +255,7 @@ def requeue(job_id: str, now_ms: int, deadline_at_ms: int) -> Callable[[sa.Conne
         if row is None:
             raise NotFound("there is no such job", "job_id")
         check_transition(JobState(row["state"]), JobState.QUEUED)
+        quotas.check_active(row["tenant"], quota)(connection)
         connection.execute(chunks.delete().where(chunks.c.job_id == job_id, chunks.c.clip_key.is_(None)))
         changed = connection.execute(statement, {"seen_version": row["version"]}).mappings().first()
         if changed is None:

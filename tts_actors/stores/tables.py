@@ -77,3 +77,13 @@ chunks = Table(
     Column("attempts", Text, nullable=False),
     PrimaryKeyConstraint("job_id", "chunk_index"),
 )
+
+usage = Table(
+    "usage",
+    metadata,
+    Column("tenant", String(64), nullable=False),
+    Column("day", Integer, nullable=False),
+    Column("characters", BigInteger, nullable=False),
+    PrimaryKeyConstraint("tenant", "day"),
+)
+"""Characters accepted per tenant and day (days since 1970, UTC): deleting a job does not give them back."""
