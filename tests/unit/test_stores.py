@@ -36,7 +36,7 @@ async def store(store_url: str) -> AsyncIterator[SqlJobStore]:
 async def _claimed(store: SqlJobStore, owner: str = "a", now_ms: int = NOW_MS) -> int:
     job = await store.claim("job-1", owner=owner, now_ms=now_ms, lease_ms=1_000)
     assert job is not None
-    return job.epoch
+    return job.job.epoch
 
 
 async def test_what_is_created_is_read_back(store: SqlJobStore) -> None:
