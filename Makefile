@@ -8,13 +8,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo serve test check chaos bench setup lock clean
+.PHONY: demo serve test check audit chaos bench setup lock clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   speak a long text and write build/demo.wav, build/demo.mp3 and the receipt"
 	@echo "make serve  run the service on 127.0.0.1:8000 (PORT=, CONFIG=, DATA=)"
 	@echo "make test   run all tests        make check  format, lint, types, layers"
+	@echo "make audit  ask the package index for known vulnerabilities"
 	@echo "make bench  measure (BENCH=name) make chaos  kill things and see that nothing is lost"
 
 $(READY): requirements.lock pyproject.toml
@@ -42,6 +43,10 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+audit: $(READY)
+	@$(BIN)/pip-audit -r requirements.lock --no-deps --disable-pip --strict || { echo \
+	  "audit: not passed. Either a version has a known vulnerability, or the package index could not be asked (see above)"; exit 1; }
 
 chaos: $(READY)
 	$(BIN)/pytest tests/integration -k "killed or restart" -v

@@ -22,6 +22,25 @@ OPEN_PATHS = frozenset({"/", "/health", "/readyz", "/docs", "/openapi.json"})
 EXPOSED_HEADERS = ("x-request-id", "x-tts-job-id", "retry-after", "location", "etag", "content-range")
 """Response headers that scripts of allowed origins may read."""
 
+SAFE_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+}
+"""On every answer, unless its route says otherwise: only two pages are documents, the rest is data."""
+
+PAGE_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
+    " media-src 'self' blob:; connect-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
+)
+DOCS_POLICY = (
+    "default-src 'none'; connect-src 'self'; script-src 'unsafe-inline' https://cdn.jsdelivr.net;"
+    " style-src 'unsafe-inline' https://cdn.jsdelivr.net; img-src data: https://fastapi.tiangolo.com;"
+    " frame-ancestors 'none'"
+)
+"""FastAPI's page takes Swagger UI from there; without a network it stays empty."""
+
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")
 
 log = structlog.get_logger()
@@ -59,7 +78,7 @@ class Edge:
                 headers = MutableHeaders(scope=message)
                 if self._adds_request_id:
                     headers["x-request-id"] = request_id
-                headers["x-content-type-options"] = "nosniff"
+                _make_safe(headers, scope["path"])
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
@@ -113,6 +132,14 @@ class OneKey:
 def _route(scope: Scope) -> str:
     """The route's pattern if one matched: paths hold job ids, and those are not for every log reader."""
     return str(getattr(scope.get("route"), "path", "unmatched"))
+
+
+def _make_safe(headers: MutableHeaders, path: str) -> None:
+    if headers.get("content-type", "").startswith("text/html"):
+        policy = DOCS_POLICY if path.startswith("/docs") else PAGE_POLICY
+        headers.setdefault("content-security-policy", policy)
+    for name, value in SAFE_HEADERS.items():
+        headers.setdefault(name, value)
 
 
 def _request_id(headers: Headers) -> str:
