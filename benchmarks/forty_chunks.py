@@ -45,6 +45,7 @@ async def _measure(url: str, backend_url: str) -> None:
                 "direct": await _direct(session, backend_url),
                 "empty": await _timed(_get(session, f"{url}/health")),
                 **await _job(session, url),
+                "live": await _live(session, url),
             }
             if round_number >= 2:  # the first two warm everything up
                 for name, seconds in measured.items():
@@ -55,6 +56,7 @@ async def _measure(url: str, backend_url: str) -> None:
     show("initiate", milliseconds(figures["initiate"]), "20 ms, 10 ms with HAProxy")
     show("POST to job completed", milliseconds(figures["completed"]))
     show("POST to all 40 chunks read as one file", milliseconds(figures["file"]), "300 ms")
+    show("POST to last byte of the live pcm stream", milliseconds(figures["live"]), "300 ms")
     show("POST to last of 40 single chunk reads, 16 at once", milliseconds(figures["chunks"]))
     show("ratio: POST to file / ideal 200 ms", f"{median(figures['file']) / DELAY_SECONDS:.2f}")
     show("ratio: POST to file / direct", f"{median(figures['file']) / median(figures['direct']):.2f}")
@@ -81,6 +83,18 @@ async def _job(session: aiohttp.ClientSession, url: str) -> dict[str, float]:
     await asyncio.gather(*map(read, range(CHUNKS)))
     chunks = completed + time.perf_counter() - reading
     return {"initiate": initiate, "completed": completed, "file": file, "chunks": chunks}
+
+
+async def _live(session: aiohttp.ClientSession, url: str) -> float:
+    """All chunks read as they come: one listener from right after the POST to the last byte."""
+    started = time.perf_counter()
+    async with session.post(f"{url}/api/tts-initiate", json=INITIATE) as response:
+        job_id = (await response.json())["jobId"]
+    body = await _get(session, f"{url}/v1/audio/speech/jobs/{job_id}/audio?live=1&format=pcm")
+    elapsed = time.perf_counter() - started
+    assert len(body) > CHUNKS * 48_000 * 0.9, len(body)  # 40 clips of one second at 24 kHz, 16 bit, less their edges
+    await asyncio.sleep(3.0)
+    return elapsed
 
 
 async def _direct(session: aiohttp.ClientSession, backend_url: str) -> float:

@@ -8,7 +8,7 @@ import asyncio
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 import structlog
@@ -29,6 +29,7 @@ from tts_actors.errors import (
     StoreUnavailable,
 )
 from tts_actors.job_actor import LEASE_MS
+from tts_actors.live import LOOK_AGAIN_SECONDS, LiveAudio, News, follow
 from tts_actors.models import (
     Activation,
     Backlog,
@@ -49,9 +50,6 @@ from tts_actors.outputs import OutputFile, Renderer, Segment, chunk_pcm, lay_out
 from tts_actors.planning import PlanBounds, plan_job
 from tts_actors.protocols import ClipStore, Directory, JobStore
 from tts_actors.states import TERMINAL
-
-LOOK_AGAIN_SECONDS = 5.0
-"""A listener looks into the store at least this often: the actor that it listens to may have been replaced."""
 
 JOB_ID = re.compile(r"[A-Za-z0-9._-]{3,64}\Z")
 """What a job id may look like; anything else is not looked up at all."""
@@ -118,6 +116,7 @@ class JobService:
         self._directory = directory
         self._now = now
         self._renderer = Renderer(clips)
+        self._live = LiveAudio(store, clips, directory)
         self._starting: set[asyncio.Task[None]] = set()
         self._inputs: OrderedDict[tuple[str, int], JobInput] = OrderedDict()
         self.catalog = Catalog(args.backends)
@@ -319,6 +318,22 @@ class JobService:
         except TimeoutError:
             raise NotReady("the file is being encoded", 10.0) from None
         return job, output
+
+    async def events(self, tenant: str, job_id: str, since: int) -> tuple[JobRecord, JobInput, AsyncGenerator[News]]:
+        """The job as it is, and its news after version ``since`` until it has ended."""
+        job, given = await self.input(tenant, job_id)
+        return job, given, follow(self._store, self._directory, job, since)
+
+    async def live(
+        self, tenant: str, job_id: str, fmt: str | None, *, silence_for_gaps: bool
+    ) -> tuple[JobRecord, AsyncGenerator[bytes]]:
+        """The job's audio from its start, as it is rendered; the generator raises what ends it early, and is closed.
+
+        Raises :class:`HasGaps` at a failed chunk unless gaps may be silent.
+        """
+        job, given = await self.input(tenant, job_id)
+        chosen = fmt or job.request.response_format
+        return job, self._live.listen(job, given, chosen, fills_gaps=silence_for_gaps)
 
     async def cancel(self, tenant: str, job_id: str) -> JobRecord:
         """Stop the job; one that has ended already is left as it is."""

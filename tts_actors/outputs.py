@@ -10,7 +10,7 @@ import bisect
 import hashlib
 import itertools
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol, cast
 
@@ -62,7 +62,7 @@ class OutputFile(Protocol):
     etag: str
     size: int
 
-    def read(self, start: int, end: int) -> AsyncIterator[bytes]:
+    def read(self, start: int, end: int) -> AsyncGenerator[bytes]:
         """Bytes ``[start, end)`` in pieces of at most twice ``READ_BYTES``."""
 
 
@@ -93,7 +93,7 @@ class JoinedOutput:
         self._starts = list(itertools.accumulate((s.samples for s in segments), initial=0))
         self.size = len(self._header) + samples * BYTES_PER_SAMPLE
 
-    async def read(self, start: int, end: int) -> AsyncIterator[bytes]:
+    async def read(self, start: int, end: int) -> AsyncGenerator[bytes]:
         # Every block handed on costs a message to the proxy, so short clips travel together; they are read together.
         reads: list[Awaitable[bytes]] = []
         size = 0
@@ -145,7 +145,7 @@ class StoredOutput:
         self.etag = etag
         self.size = size
 
-    async def read(self, start: int, end: int) -> AsyncIterator[bytes]:
+    async def read(self, start: int, end: int) -> AsyncGenerator[bytes]:
         while start < end:
             stop = min(end, start + READ_BYTES)
             yield await self._clips.get_range(self._key, start, stop)

@@ -57,6 +57,12 @@ class JobStore(Protocol):
 
     async def get_chunks(self, job_id: str) -> list[ChunkResult]: ...
 
+    async def get_news(self, job_id: str, since: int) -> tuple[JobRecord, list[tuple[int, ChunkResult]]] | None:
+        """The job, and the results that came after its version ``since``, each with its version, by version and index.
+
+        None of them is newer than the job that comes with them. None if there is no such job.
+        """
+
     async def claim(self, job_id: str, *, owner: str, now_ms: int, lease_ms: int) -> Activation | None:
         """Become the job's owner under a new epoch; None if it is terminal, gone or somebody else's."""
 

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 
-from deployments.delivery import deliver
+from deployments.delivery import deliver, deliver_live
+from deployments.events import Place, event_response
 from deployments.routes import Tenant
 from deployments.schemas import JobBody, chunk_answer, job_answer, manifest_answer
 from tts_actors.audio import MEDIA_TYPES, wav_header
@@ -102,6 +103,14 @@ def _add_reading(router: APIRouter, service: JobService) -> None:
         view, _, _ = await service.chunk(tenant, job_id, index)
         return JSONResponse(chunk_answer(view))
 
+    @router.get("/{job_id}/events")
+    async def events(
+        job_id: Job, tenant: Tenant, last_event_id: Annotated[str, Header(max_length=64)] = ""
+    ) -> Response:
+        place = Place(last_event_id)
+        job, given, news = await service.events(tenant, job_id, place.since)
+        return event_response(job, given, news, place)
+
     @router.get("/{job_id}/manifest")
     async def manifest(job_id: Job, tenant: Tenant) -> Any:
         job, _, segments = await service.layout(tenant, job_id)
@@ -117,13 +126,18 @@ def _add_audio(router: APIRouter, service: JobService) -> None:
         tenant: Tenant,
         format: Format = None,
         gaps: Format = None,
+        live: bool = False,
     ) -> Any:
         if format is not None and format not in MEDIA_TYPES:
             raise InvalidRequest(f"format: must be one of {', '.join(MEDIA_TYPES)}", "format")
         if gaps not in (None, "silence"):
             raise InvalidRequest("gaps: must be silence", "gaps")
-        job, output = await service.output(tenant, job_id, format, silence_for_gaps=gaps == "silence")
-        return deliver(request, output, f"{job.id}.{format or job.request.response_format}")
+        silence = gaps == "silence"
+        if live:
+            job, body = await service.live(tenant, job_id, format, silence_for_gaps=silence)
+            return await deliver_live(request, body, MEDIA_TYPES[format or job.request.response_format], job)
+        job, output = await service.output(tenant, job_id, format, silence_for_gaps=silence)
+        return await deliver(request, output, f"{job.id}.{format or job.request.response_format}")
 
     @router.get("/{job_id}/chunks/{index}/audio")
     async def chunk_audio(job_id: Job, index: Index, tenant: Tenant, format: Format = None) -> Any:

@@ -127,6 +127,7 @@ class HttpService:
     proxy: Proxy
     backend: FakeBackend
     parts: LocalService
+    loop: asyncio.AbstractEventLoop
 
 
 @contextmanager
@@ -168,7 +169,7 @@ async def _running(directory: Path, changes: dict[str, Any]) -> AsyncIterator[Ht
             _served(_app(args, parts)) as port,
             Proxy(port).running() as proxy,
         ):
-            yield HttpService(f"http://{HOST}:{port}", proxy, backend, parts)
+            yield HttpService(f"http://{HOST}:{port}", proxy, backend, parts, asyncio.get_running_loop())
 
 
 def _args(directory: Path, backend_url: str, changes: dict[str, Any]) -> AppArgs:

@@ -71,6 +71,9 @@ class SqlJobStore:
     async def get_chunks(self, job_id: str) -> list[ChunkResult]:
         return await self._read(operations.get_chunks(job_id))
 
+    async def get_news(self, job_id: str, since: int) -> tuple[JobRecord, list[tuple[int, ChunkResult]]] | None:
+        return await self._read(operations.get_news(job_id, since))
+
     async def claim(self, job_id: str, *, owner: str, now_ms: int, lease_ms: int) -> Activation | None:
         return await self._write(operations.claim(job_id, owner, now_ms, lease_ms))
 

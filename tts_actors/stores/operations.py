@@ -49,6 +49,15 @@ _BACKLOG = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(jobs.c.run_ti
     jobs.c.state == JobState.QUEUED.value
 )
 _GET_CHUNKS = sa.select(chunks).where(chunks.c.job_id == sa.bindparam("job_id")).order_by(chunks.c.chunk_index)
+_GET_NEWS = (
+    sa.select(chunks)
+    .where(
+        chunks.c.job_id == sa.bindparam("job_id"),
+        chunks.c.version > sa.bindparam("since"),
+        chunks.c.version <= sa.bindparam("until"),
+    )
+    .order_by(chunks.c.version, chunks.c.chunk_index)
+)
 
 
 def create_job(job: NewJob, admit: Callable[[Backlog], int]) -> Callable[[sa.Connection], JobRecord]:
@@ -140,6 +149,24 @@ def get_chunks(job_id: str) -> Callable[[sa.Connection], list[ChunkResult]]:
     def operation(connection: sa.Connection) -> list[ChunkResult]:
         rows = connection.execute(_GET_CHUNKS, {"job_id": job_id}).mappings()
         return [chunk_of(row) for row in rows]
+
+    return operation
+
+
+def get_news(
+    job_id: str, since: int
+) -> Callable[[sa.Connection], tuple[JobRecord, list[tuple[int, ChunkResult]]] | None]:
+    def operation(connection: sa.Connection) -> tuple[JobRecord, list[tuple[int, ChunkResult]]] | None:
+        row = connection.execute(_GET_JOB, {"job_id": job_id}).mappings().first()
+        if row is None:
+            return None
+        job = job_of(row)
+        if job.version <= since:
+            return job, []
+        # Rows committed between the two reads are left for the next look.
+        values = {"job_id": job_id, "since": since, "until": job.version}
+        found = connection.execute(_GET_NEWS, values).mappings()
+        return job, [(row["version"], chunk_of(row)) for row in found]
 
     return operation
 
