@@ -15,6 +15,7 @@ from deployments.edge import EXPOSED_HEADERS, Edge
 from deployments.envelopes import error_response
 from deployments.keys import Keys, RequestRate
 from deployments.openapi import describe
+from deployments.routes.captions import caption_routes
 from deployments.routes.jobs import job_routes
 from deployments.routes.operations import Check, operation_routes
 from deployments.routes.original import original_routes
@@ -37,6 +38,7 @@ def build_http_app(
     api = FastAPI(title="tts-actors", version=__version__, redoc_url=None)
     api.include_router(original_routes(service, single_call))
     api.include_router(job_routes(service))
+    api.include_router(caption_routes(service))
     api.include_router(operation_routes(checks))
     describe(api)
     # Exception too: Starlette would answer what nobody expected in plain text, before the edge hears of it.

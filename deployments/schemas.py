@@ -308,6 +308,7 @@ def manifest_answer(job: JobRecord, views: list[ChunkView], segments: list[Segme
                 "sha256": clip.sha256 if clip else None,
                 "audio_start_seconds": round(start / SAMPLE_RATE_HZ, 4),
                 "audio_seconds": round(clip.samples / SAMPLE_RATE_HZ, 4) if clip else 0.0,
+                "audio_samples": clip.samples if clip else 0,
                 "pause_seconds": round(segment.pause_samples / SAMPLE_RATE_HZ, 4),
             }
         )

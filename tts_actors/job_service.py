@@ -5,6 +5,7 @@ another's job is not found.
 """
 
 import asyncio
+import itertools
 import re
 import time
 from collections import OrderedDict
@@ -42,6 +43,7 @@ from tts_actors.models import (
     JobRecord,
     JobState,
     NewJob,
+    OnChunkFailure,
     Quota,
     Reservation,
     SpeechRequest,
@@ -299,6 +301,21 @@ class JobService:
             raise NotReady(f"the job is {job.state.value}", job.poll_after_ms / 1_000)
         results = await self._store.get_chunks(job_id)
         return job, given, lay_out(given.plan.spans, results, job.request.speed)
+
+    async def layout_so_far(self, tenant: str, job_id: str) -> tuple[JobRecord, JobInput, list[Segment]]:
+        """The segments that are settled in text order: all of a finished job, the first ones of a running job.
+
+        They lie where a listener of the running job hears them. A failed chunk is a gap for a job that goes on with
+        silence, and the end of what is settled for others.
+        """
+        job, given = await self.input(tenant, job_id)
+        results = await self._store.get_chunks(job_id)
+        spans = given.plan.spans
+        if job.state not in TERMINAL:
+            goes_on = job.request.on_chunk_failure is OnChunkFailure.SILENCE
+            settled = {result.index for result in results if result.clip is not None or goes_on}
+            spans = tuple(itertools.takewhile(lambda span: span.index in settled, spans))
+        return job, given, lay_out(spans, results, job.request.speed)
 
     async def output(
         self, tenant: str, job_id: str, fmt: str | None, *, silence_for_gaps: bool
