@@ -16,14 +16,17 @@ from deployments.envelopes import error_response
 from deployments.keys import Keys, RequestRate
 from deployments.openapi import describe
 from deployments.routes.captions import caption_routes
+from deployments.routes.discovery import discovery_routes
 from deployments.routes.jobs import job_routes
 from deployments.routes.operations import Check, operation_routes
 from deployments.routes.original import original_routes
+from deployments.routes.speech import speech_routes
 from tts_actors import __version__
 from tts_actors.config import AppArgs
 from tts_actors.errors import TtsError
 from tts_actors.job_service import JobService
 from tts_actors.single_call import SingleCall
+from tts_actors.speech import SpeechDoor
 
 
 def build_http_app(
@@ -37,6 +40,10 @@ def build_http_app(
     """All routes of the service as one ASGI application."""
     api = FastAPI(title="tts-actors", version=__version__, redoc_url=None)
     api.include_router(original_routes(service, single_call))
+    speech = SpeechDoor(args, service, single_call)
+    for prefix in ("/v1", ""):  # clients differ in whether their base URL ends in /v1
+        api.include_router(speech_routes(speech, prefix))
+        api.include_router(discovery_routes(service.catalog, prefix))
     api.include_router(job_routes(service))
     api.include_router(caption_routes(service))
     api.include_router(operation_routes(checks))

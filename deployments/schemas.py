@@ -47,7 +47,7 @@ SAYABLE = re.compile(r"[^\s\x00-\x1f\x7f-\x9f]")
 """A character that ``spoken_text`` keeps; looking for one costs nothing, making the spoken text of a book 30 ms."""
 
 
-def _require_speech(text: str, field: str) -> None:
+def require_speech(text: str, field: str) -> None:
     """Raise :class:`InvalidRequest`, in the words of the field, for text that cannot be stored or has nothing to say.
 
     (Lone surrogates never come this far: pydantic takes no such string.)
@@ -74,7 +74,7 @@ class InitiateBody(BaseModel):
         if self.splittingPreference not in SPLITTING:
             names = ", ".join(SPLITTING)
             raise InvalidRequest(f"splittingPreference: must be one of {names}", "splittingPreference")
-        _require_speech(self.text, "text")
+        require_speech(self.text, "text")
         return SpeechRequest(
             model=self.model,
             voice=self.voiceId,
@@ -140,7 +140,7 @@ class JobBody(BaseModel):
     def request(self) -> SpeechRequest:
         """The job's request; raises :class:`InvalidRequest` for a format that cannot be written and bad text."""
         open_encoder(self.response_format)
-        _require_speech(self.input, "input")
+        require_speech(self.input, "input")
         voice = self.voice.id if isinstance(self.voice, VoiceBody) else self.voice
         return SpeechRequest(
             model=self.model,

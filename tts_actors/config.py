@@ -106,6 +106,19 @@ class AuthArgs(_Section):
     )
 
 
+class StreamArgs(_Section):
+    """Jobs that a speech request makes and hears as they are rendered."""
+
+    grace_seconds: float = Field(60, ge=0, le=86_400, description="Such a job goes on so long when nobody listens")
+
+
+class AliasArgs(_Section):
+    """Other names for models and voices. OpenAI's need none: they mean a backend's own model and default voice."""
+
+    models: dict[str, str] = Field(default_factory=dict, description="Callers' model name -> the real one")
+    voices: dict[str, str] = Field(default_factory=dict, description="Callers' voice name -> the real one")
+
+
 class AppArgs(_Section):
     """The whole configuration of the service."""
 
@@ -122,6 +135,8 @@ class AppArgs(_Section):
     limits: LimitArgs = LimitArgs()
     retention: RetentionArgs = RetentionArgs()
     auth: AuthArgs = AuthArgs()
+    streams: StreamArgs = StreamArgs()
+    aliases: AliasArgs = AliasArgs()
     cors_origins: tuple[str, ...] = Field((), description="Origins that browsers may call from")
 
     @model_validator(mode="before")

@@ -145,6 +145,12 @@ class DirectoryUnavailable(RetryLater):
     code = "directory_unavailable"
 
 
+class BackendsUnavailable(RetryLater):
+    """No backend could be reached, or all of them were overloaded or failing."""
+
+    code = "backends_unavailable"
+
+
 class StaleEpoch(TtsError):
     """Another actor owns the job now: whoever sees this must stop at once and write nothing more."""
 

@@ -121,7 +121,7 @@ class JobService:
         self._live = LiveAudio(store, clips, directory)
         self._starting: set[asyncio.Task[None]] = set()
         self._inputs: OrderedDict[tuple[str, int], JobInput] = OrderedDict()
-        self.catalog = Catalog(args.backends)
+        self.catalog = Catalog(args.backends, args.aliases)
         self._timeouts = args.timeouts.policy()
         self._retry = args.retry.policy()
         per_key = args.limits.per_key
@@ -351,6 +351,10 @@ class JobService:
         job, given = await self.input(tenant, job_id)
         chosen = fmt or job.request.response_format
         return job, self._live.listen(job, given, chosen, fills_gaps=silence_for_gaps)
+
+    def has_listeners(self, job_id: str) -> bool:
+        """If somebody listens to the job live, in this process."""
+        return self._live.has_listeners(job_id)
 
     async def cancel(self, tenant: str, job_id: str) -> JobRecord:
         """Stop the job; one that has ended already is left as it is."""

@@ -261,6 +261,10 @@ class LiveAudio:
         """Encoders at work or kept for a listener."""
         return len(self._spools)
 
+    def has_listeners(self, job_id: str) -> bool:
+        """If somebody listens to the job here."""
+        return any(key[0] == job_id for key in self._tracks)
+
     async def listen(self, job: JobRecord, given: JobInput, fmt: str, *, fills_gaps: bool) -> AsyncGenerator[bytes]:
         """The job's audio in ``fmt`` from its start, as it is rendered; the generator must be closed.
 

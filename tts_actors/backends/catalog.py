@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tts_actors.config import BackendArgs
+from tts_actors.config import AliasArgs, BackendArgs
 from tts_actors.errors import ModelNotFound, VoiceNotFound
 
 OPENAI_MODELS = frozenset({"tts-1", "tts-1-hd", "gpt-4o-mini-tts"})
@@ -34,16 +34,23 @@ class Route:
 class Catalog:
     """Looks up backends by the caller's model and voice."""
 
-    def __init__(self, backends: Sequence[BackendArgs]) -> None:
+    def __init__(self, backends: Sequence[BackendArgs], aliases: AliasArgs | None = None) -> None:
         self._backends = tuple(backends)
+        self._aliases = aliases or AliasArgs()
 
     def models(self) -> list[str]:
         """Models by their real names, without aliases, in configured order."""
         return list(dict.fromkeys(b.model for b in self._backends if b.model is not None))
 
+    def has_model(self, model: str) -> bool:
+        """If a backend answers to this model name, alias or real."""
+        real = self._aliases.models.get(model, model)
+        return any(_model_at(backend, real) is not None for backend in self._backends)
+
     def voices(self, model: str | None = None) -> list[str]:
         """Voices of the backends that have ``model`` (None: of all), in configured order."""
         names: dict[str, None] = {}
+        model = None if model is None else self._aliases.models.get(model, model)
         for backend in self._backends:
             if model is None or _model_at(backend, model) is not None:
                 names.update(dict.fromkeys([*backend.voices, *backend.voices.values()]))
@@ -51,6 +58,8 @@ class Catalog:
 
     def route(self, model: str, voice: str | None) -> Route:
         """The backends for a request. Raises :class:`ModelNotFound` or :class:`VoiceNotFound`."""
+        model = self._aliases.models.get(model, model)
+        voice = None if voice is None else self._aliases.voices.get(voice, voice)
         with_model = [(b, name) for b in self._backends if (name := _model_at(b, model)) is not None]
         if not with_model:
             raise ModelNotFound(

@@ -23,7 +23,7 @@ async def worker_tools(args: AppArgs, pool: Any) -> AsyncIterator[WorkerTools]:
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
         yield WorkerTools(
             backends={b.name: open_backend(b, session, os.environ) for b in args.backends},
-            catalog=Catalog(args.backends),
+            catalog=Catalog(args.backends, args.aliases),
             leases=RemoteLeases(pool),
             clips=ObjectClipStore(args.clip_url),
             retry=args.retry.policy(),

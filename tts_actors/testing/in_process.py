@@ -118,7 +118,7 @@ async def running_service(args: AppArgs) -> AsyncIterator[LocalService]:
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session:
         tools = WorkerTools(
             backends={b.name: open_backend(b, session, os.environ) for b in args.backends},
-            catalog=Catalog(args.backends),
+            catalog=Catalog(args.backends, args.aliases),
             leases=DirectLeases(pool),
             clips=clips,
             retry=args.retry.policy(),
