@@ -193,7 +193,9 @@ def test_a_listener_who_leaves_takes_the_encoder_along(service: HttpService) -> 
     live = service.parts.service._live
     job_id = create(service, SLOW)
     with get(service, f"{job_id}/audio?live=1&format=mp3", stream=True) as answer:
-        next(answer.iter_content(100))
+        blocks = answer.iter_content(100)
+        assert answer.status_code == 200, next(blocks)
+        next(blocks)
         assert live.encoders == 1
     until(lambda: not live.encoders and not live._tracks)
     cancel(service, job_id)
