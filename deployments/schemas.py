@@ -16,6 +16,7 @@ from tts_actors.models import (
     JobPlan,
     JobRecord,
     JobState,
+    Loudness,
     OnChunkFailure,
     Priority,
     SentenceMark,
@@ -23,6 +24,8 @@ from tts_actors.models import (
 )
 from tts_actors.outputs import Segment
 from tts_actors.states import TERMINAL
+from tts_actors.text import check_lexicon
+from tts_actors.text.lexicon import MAX_ENTRIES, MAX_SAY_CHARACTERS, MAX_TEXT_CHARACTERS
 
 L16 = f"audio/L16;rate={SAMPLE_RATE_HZ}"
 """What the original's door delivers: little-endian s16, whatever RFC 2586 says of L16's byte order."""
@@ -115,6 +118,14 @@ class ChunkingBody(BaseModel):
     max_characters: Annotated[int, Field(ge=1, le=100_000, strict=True)] | None = None
 
 
+class LexiconEntry(BaseModel):
+    """One pronunciation: where the text says ``text``, backends are asked to speak ``say``."""
+
+    model_config = ConfigDict(extra="forbid")
+    text: Annotated[StrictStr, Field(min_length=1, max_length=MAX_TEXT_CHARACTERS)]
+    say: Annotated[StrictStr, Field(min_length=1, max_length=MAX_SAY_CHARACTERS)]
+
+
 class JobBody(BaseModel):
     """Body of ``POST /v1/audio/speech/jobs``. A field that is not here is refused: a typo must not be ignored."""
 
@@ -136,11 +147,15 @@ class JobBody(BaseModel):
         Field(max_length=16),
     ] = {}
     ttl_seconds: Annotated[int, Field(ge=1, le=31_536_000, strict=True)] | None = None
+    lexicon: Annotated[list[LexiconEntry], Field(max_length=MAX_ENTRIES)] = []
+    loudness: Loudness = Loudness.AUTO
 
     def request(self) -> SpeechRequest:
         """The job's request; raises :class:`InvalidRequest` for a format that cannot be written and bad text."""
         open_encoder(self.response_format)
         require_speech(self.input, "input")
+        lexicon = tuple((entry.text, entry.say) for entry in self.lexicon)
+        check_lexicon(lexicon)
         voice = self.voice.id if isinstance(self.voice, VoiceBody) else self.voice
         return SpeechRequest(
             model=self.model,
@@ -155,6 +170,8 @@ class JobBody(BaseModel):
             language=self.language,
             metadata=self.metadata,
             ttl_seconds=self.ttl_seconds,
+            lexicon=lexicon,
+            loudness=self.loudness,
         )
 
 

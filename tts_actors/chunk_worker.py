@@ -13,9 +13,19 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from tts_actors.audio import pcm_of_wav, prepare_clip, wav_bytes
+from tts_actors.audio.loudness import even_loudness
 from tts_actors.backends.catalog import Catalog, Route
 from tts_actors.errors import BackendError, RetryLater
-from tts_actors.models import Attempt, ChunkResult, Clip, OnChunkFailure, SliceOrder, SliceProgress, SpeechRequest
+from tts_actors.models import (
+    Attempt,
+    ChunkResult,
+    Clip,
+    Loudness,
+    OnChunkFailure,
+    SliceOrder,
+    SliceProgress,
+    SpeechRequest,
+)
 from tts_actors.protocols import Backend, ClipStore, LeaseSource, Utterance
 from tts_actors.retry import RetryPolicy
 from tts_actors.timeouts import TimeoutPolicy
@@ -57,7 +67,8 @@ class Piece:
 
 def clip_key(job_id: str, index: int, text: str, request: SpeechRequest) -> str:
     """Where a chunk's clip belongs: the same job, index and content always give the same key."""
-    content = f"{request.model}\0{request.voice}\0{request.speed}\0{request.instructions}\0{text}"
+    loudness = "\0loudness" if request.loudness is Loudness.ON else ""
+    content = f"{request.model}\0{request.voice}\0{request.speed}\0{request.instructions}\0{text}{loudness}"
     return f"{job_id}/clips/{index:06d}-{hashlib.sha256(content.encode()).hexdigest()[:16]}.wav"
 
 
@@ -213,9 +224,9 @@ async def _take(piece: Piece, context: CallContext, backend: str) -> bytes:
         pcm = prepare_clip(
             reply.body, reply.content_type, piece.text, speed=request.speed, raw_rate_hz=reply.raw_rate_hz
         )
-        return wav_bytes(pcm)
+        return wav_bytes(even_loudness(pcm) if request.loudness is Loudness.ON else pcm)
 
-    if len(reply.body) > THREAD_BYTES:
+    if len(reply.body) > THREAD_BYTES or request.loudness is Loudness.ON:
         return await asyncio.to_thread(accept)
     return accept()
 

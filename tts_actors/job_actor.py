@@ -29,7 +29,7 @@ from tts_actors.models import (
     SpeechRequest,
 )
 from tts_actors.protocols import Dispatch, JobStore
-from tts_actors.text import spoken_text
+from tts_actors.text import lexicon_of, spoken_text
 from tts_actors.timeouts import TimeoutPolicy
 
 LEASE_MS = 10_000
@@ -215,13 +215,15 @@ class JobActor:
         assert self._input is not None  # noqa: S101 - set before any work starts
         text, plan = self._input.text, self._input.plan
         spans = [plan.spans[index] for index in indices]
+        lexicon = lexicon_of(job.request.lexicon)
+        spoken = lexicon.spoken if lexicon else spoken_text
         return SliceOrder(
             job_id=job.id,
             epoch=job.epoch,
             deadline_at_ms=job.deadline_at_ms,
             request=job.request,
             pieces=tuple(
-                (span.index, span.characters, spoken_text(text[span.char_start : span.char_end])) for span in spans
+                (span.index, span.characters, spoken(text[span.char_start : span.char_end])) for span in spans
             ),
             timeouts=plan.timeouts,
             max_in_flight=self._warm().args.limits.max_calls_per_job,

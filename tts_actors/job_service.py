@@ -5,6 +5,7 @@ another's job is not found.
 """
 
 import asyncio
+import dataclasses
 import itertools
 import re
 import time
@@ -42,6 +43,7 @@ from tts_actors.models import (
     JobPlan,
     JobRecord,
     JobState,
+    Loudness,
     NewJob,
     OnChunkFailure,
     Quota,
@@ -131,12 +133,19 @@ class JobService:
         """What a job would be: raises what :meth:`create` would raise for its input, and makes nothing."""
         route = self.catalog.route(request.model, request.voice)
         bounds = self._bounds(route)
-        if len(text) < 20_000:
+        if len(text) < 20_000 and not request.lexicon:
             return plan_job(text, request, bounds=bounds, timeouts=self._timeouts, retry=self._retry)
-        # A book takes tens of milliseconds to split: not on the loop that answers everybody else.
+        # A book takes tens of milliseconds to split, a large lexicon a second to compile: not on everybody's loop.
         return await asyncio.to_thread(
             plan_job, text, request, bounds=bounds, timeouts=self._timeouts, retry=self._retry
         )
+
+    def _settled(self, request: SpeechRequest) -> SpeechRequest:
+        """The request to store: what its job does must not change with the configuration while it runs."""
+        if request.loudness is not Loudness.AUTO:
+            return request
+        mixed = len(self.catalog.route(request.model, request.voice).targets) > 1
+        return dataclasses.replace(request, loudness=Loudness.ON if mixed else Loudness.OFF)
 
     def _bounds(self, route: Route) -> PlanBounds:
         limits = self._args.limits
@@ -163,6 +172,7 @@ class JobService:
         If the id or the key names a job already, that one comes back; :class:`RequestMismatch` if its request was
         another, :class:`JobExpired` if its life is over.
         """
+        request = self._settled(request)
         plan = await self.plan(request, text)
         earlier = await self._repeated(tenant, job_id, idempotency_key)
         if earlier is not None:

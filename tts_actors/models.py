@@ -68,6 +68,14 @@ class Priority(StrEnum):
     BATCH = "batch"
 
 
+class Loudness(StrEnum):
+    """Whether clips are brought to one loudness. A stored job's is never ``auto``: accepting it settles that."""
+
+    AUTO = "auto"  # on when more than one backend can serve the request
+    ON = "on"
+    OFF = "off"
+
+
 @dataclass(frozen=True, slots=True)
 class SentenceMark:
     """Part ``[char_start, char_end)`` of sentence ``sentence_index``, spoken in chunk ``chunk_index``."""
@@ -117,6 +125,8 @@ class SpeechRequest:
     language: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     ttl_seconds: int | None = None
+    lexicon: tuple[tuple[str, str], ...] = ()  # (text, say)
+    loudness: Loudness = Loudness.AUTO
 
     def to_json(self) -> str:
         """Canonical JSON: equal requests give equal strings."""
@@ -132,9 +142,11 @@ class SpeechRequest:
             ("chunking_mode", ChunkingMode),
             ("on_chunk_failure", OnChunkFailure),
             ("priority", Priority),
+            ("loudness", Loudness),
         ):
             if name in values:
                 values[name] = kind(values[name])
+        values["lexicon"] = tuple((text, say) for text, say in values.get("lexicon", ()))
         return cls(**values)
 
 

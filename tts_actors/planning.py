@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tts_actors.errors import RequestTooLarge
 from tts_actors.models import ChunkingMode, JobPlan, SpeechRequest
 from tts_actors.retry import RetryPolicy
-from tts_actors.text import check_text, split_text
+from tts_actors.text import check_text, lexicon_of, split_text
 from tts_actors.timeouts import TimeoutPolicy
 
 PACKED_CHARACTERS = 1_500
@@ -51,6 +51,7 @@ def plan_job(
         mode=request.chunking_mode,
         max_characters=_chunk_characters(request, bounds),
         language=request.language or "en",
+        lexicon=lexicon_of(request.lexicon),
     )
     if len(split.spans) > bounds.max_chunks:
         raise RequestTooLarge(

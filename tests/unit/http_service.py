@@ -132,7 +132,8 @@ class HttpService:
 
 @contextmanager
 def http_service(directory: Path, **changes: Any) -> Iterator[HttpService]:
-    """The service with its data in ``directory``; ``changes`` are fields of :class:`AppArgs`. Logs are swallowed."""
+    """The service with its data in ``directory``; ``changes`` are fields of :class:`AppArgs`; ``more_backends`` stand
+    beside the fake one. Logs are swallowed."""
     started: Future[tuple[HttpService, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
     async def serve() -> None:
@@ -186,7 +187,8 @@ def _args(directory: Path, backend_url: str, changes: dict[str, Any]) -> AppArgs
         "backends": [backend],
         "retry": {"max_attempts": 2, "base_ms": 1, "cap_ms": 1},
     }
-    return AppArgs.model_validate(values | changes)
+    more: dict[str, Any] = {"backends": [backend, *changes["more_backends"]]} if "more_backends" in changes else {}
+    return AppArgs.model_validate(values | {k: v for k, v in changes.items() if k != "more_backends"} | more)
 
 
 def _app(args: AppArgs, parts: LocalService) -> ASGIApp:

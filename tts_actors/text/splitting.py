@@ -6,13 +6,16 @@ from itertools import pairwise
 from tts_actors.errors import InvalidRequest
 from tts_actors.models import Boundary, ChunkingMode, ChunkSpan, SentenceMark, SplitText
 from tts_actors.text.cutting import cut_sentence
+from tts_actors.text.lexicon import Lexicon
 from tts_actors.text.sentences import sentence_ends
-from tts_actors.text.speakable import after_blanks, before_blanks, check_text
+from tts_actors.text.speakable import after_blanks, before_blanks, check_text, is_speakable
 
 _End = tuple[int, Boundary]
 
 
-def split_text(text: str, *, mode: ChunkingMode, max_characters: int, language: str = "en") -> SplitText:
+def split_text(
+    text: str, *, mode: ChunkingMode, max_characters: int, language: str = "en", lexicon: Lexicon | None = None
+) -> SplitText:
     """Split ``text`` into chunks of at most ``max_characters`` and say which sentence is in which chunk.
 
     Promises: the spans cover the text without a gap or an overlap; each holds at most ``max_characters`` code
@@ -21,8 +24,11 @@ def split_text(text: str, *, mode: ChunkingMode, max_characters: int, language: 
     blank line, except in mode ``NONE`` when the whole text fits in one chunk. Equal arguments give equal
     answers; time grows linearly with the text.
 
+    With a ``lexicon``, what it makes of a chunk has at most ``max_characters`` too.
+
     ``language`` is a BCP 47 tag; an unknown one gets rules that hold for most languages. Raises
-    ``InvalidRequest`` for text that :func:`check_text` refuses and for ``max_characters`` below 1.
+    ``InvalidRequest`` for text that :func:`check_text` refuses, for ``max_characters`` below 1, and if what the
+    lexicon says for a word does not fit one chunk.
     """
     check_text(text)
     if max_characters < 1:
@@ -34,6 +40,8 @@ def split_text(text: str, *, mode: ChunkingMode, max_characters: int, language: 
         ends = list(_parts(text, sentences, max_characters))
         if mode is not ChunkingMode.SENTENCE:
             ends = list(_packed(ends, max_characters))
+    if lexicon is not None:
+        ends = list(_fitted(text, ends, max_characters, lexicon))
     spans = _spans(ends)
     return SplitText(spans, tuple(_marks(text, sentences, spans)))
 
@@ -53,6 +61,40 @@ def _packed(ends: Sequence[_End], cap: int) -> Iterator[_End]:
             start = held[0]
         held = following
     yield held
+
+
+def _fitted(text: str, ends: Sequence[_End], cap: int, lexicon: Lexicon) -> Iterator[_End]:
+    """Ends of the same chunks, those cut further whose spoken text is longer than ``cap``."""
+    start = 0
+    for end, boundary in ends:
+        while len(lexicon.spoken(text[start:end])) > cap:
+            head = _fitting_head(text, start, end, cap, lexicon)
+            yield head
+            start = head[0]
+        yield end, boundary
+        start = end
+
+
+def _fitting_head(text: str, start: int, end: int, cap: int, lexicon: Lexicon) -> _End:
+    """The end of a first part whose spoken text fits, not inside of an entry's match."""
+    matches = list(lexicon.matches(text, start, end))
+    budget = max(1, (end - start) * cap // len(lexicon.spoken(text[start:end])))
+    while True:
+        stop, boundary = cut_sentence(text, start, end, budget)[0]
+        for first, last, _ in matches:
+            if first < stop < last:
+                stop, boundary = (
+                    first if is_speakable(text[start:first]) else after_blanks(text, last, end),
+                    Boundary.CUT,
+                )
+        fits = len(lexicon.spoken(text[start:stop])) <= cap
+        if fits and start < stop < end and is_speakable(text[stop:end]):
+            return stop, boundary
+        if budget == 1:
+            raise InvalidRequest(
+                f"lexicon: what is to be said for a word does not fit a chunk of {cap} characters", "lexicon"
+            )
+        budget = budget * 3 // 4
 
 
 def _spans(ends: Sequence[_End]) -> tuple[ChunkSpan, ...]:
