@@ -2,11 +2,12 @@
 
 import sys
 
-from benchmarks import forty_chunks, many_chunks, whole_book
+from benchmarks import forty_chunks, many_chunks, speech_door, whole_book
 
 MEASUREMENTS = {
     "forty_chunks": forty_chunks.main,
     "many_chunks": many_chunks.main,
+    "speech_door": speech_door.main,
     "whole_book": whole_book.main,
 }
 

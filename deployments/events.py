@@ -15,10 +15,10 @@ from starlette.responses import Response
 
 from deployments.schemas import chunk_answer, job_answer
 from tts_actors.errors import JobExpired, NotFound
-from tts_actors.job_service import ChunkView
 from tts_actors.live import News
 from tts_actors.models import JobInput, JobRecord, JobState
 from tts_actors.states import TERMINAL
+from tts_actors.views import ChunkView
 
 EVENT_ID = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?\Z")
 

@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
+from starlette.routing import Match
 from starlette.types import ASGIApp
 
 from deployments.edge import EXPOSED_HEADERS, Edge
@@ -27,6 +28,8 @@ from tts_actors.errors import TtsError
 from tts_actors.job_service import JobService
 from tts_actors.single_call import SingleCall
 from tts_actors.speech import SpeechDoor
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
 
 
 def build_http_app(
@@ -64,11 +67,20 @@ def build_http_app(
     return CORSMiddleware(
         edge,
         allow_origins=args.cors_origins,
-        allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
+        allow_methods=METHODS,
         allow_headers=["*"],
         expose_headers=EXPOSED_HEADERS,
     )
 
 
 async def _handle(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        error = HTTPException(405, error.detail, {"Allow": ", ".join(_allowed(request))})
     return error_response(request.url.path, error)
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods of all routes with this path. (Starlette names only those of the first.)"""
+    routes = request.app.router.routes
+    scopes = ({**request.scope, "method": method} for method in METHODS)
+    return [scope["method"] for scope in scopes if any(route.matches(scope)[0] is Match.FULL for route in routes)]

@@ -8,7 +8,6 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StrictStr
 from tts_actors.audio import open_encoder
 from tts_actors.backends.catalog import DEFAULT_VOICE
 from tts_actors.errors import InvalidRequest
-from tts_actors.job_service import ChunkView
 from tts_actors.models import (
     SAMPLE_RATE_HZ,
     ChunkingMode,
@@ -26,6 +25,7 @@ from tts_actors.outputs import Segment
 from tts_actors.states import TERMINAL
 from tts_actors.text import check_lexicon
 from tts_actors.text.lexicon import MAX_ENTRIES, MAX_SAY_CHARACTERS, MAX_TEXT_CHARACTERS
+from tts_actors.views import ChunkView
 
 L16 = f"audio/L16;rate={SAMPLE_RATE_HZ}"
 """What the original's door delivers: little-endian s16, whatever RFC 2586 says of L16's byte order."""

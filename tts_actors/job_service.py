@@ -35,8 +35,6 @@ from tts_actors.live import LOOK_AGAIN_SECONDS, LiveAudio, News, follow
 from tts_actors.models import (
     Activation,
     Backlog,
-    ChunkResult,
-    ChunkSpan,
     ChunkState,
     Claim,
     JobInput,
@@ -54,6 +52,7 @@ from tts_actors.outputs import OutputFile, Renderer, Segment, chunk_pcm, lay_out
 from tts_actors.planning import PlanBounds, plan_job
 from tts_actors.protocols import ClipStore, Directory, JobStore
 from tts_actors.states import TERMINAL
+from tts_actors.views import ChunkView
 
 JOB_ID = re.compile(r"[A-Za-z0-9._-]{3,64}\Z")
 """What a job id may look like; anything else is not looked up at all."""
@@ -68,29 +67,6 @@ HANDED_OVER_CHARACTERS = 50_000
 """Texts up to this length go to their actor with the start; longer ones it reads from the store."""
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class ChunkView:
-    """A chunk as a caller sees it: its span, and its result once there is one."""
-
-    span: ChunkSpan
-    result: ChunkResult | None
-    job_state: JobState
-
-    @property
-    def state(self) -> ChunkState:
-        """Pending, completed or failed; a chunk that its job's end left unspoken has failed."""
-        if self.result is not None:
-            return ChunkState.COMPLETED if self.result.clip else ChunkState.FAILED
-        return ChunkState.FAILED if self.job_state in TERMINAL else ChunkState.PENDING
-
-    @property
-    def reason(self) -> str | None:
-        """Why the chunk failed, or None."""
-        if self.result is not None:
-            return self.result.error
-        return f"the job ended {self.job_state.value}" if self.job_state in TERMINAL else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -408,7 +384,9 @@ def _input_key(job: JobRecord) -> tuple[str, int]:
 
 def _same(job: JobRecord, tenant: str, request_hash: str) -> JobRecord:
     """The job, if it was made by this very request."""
-    if job.tenant != tenant or job.request_hash != request_hash:
+    if job.tenant != tenant:  # taken, but by whom or for what is not this caller's to know
+        raise NotFound("there is no such job", "job_id")
+    if job.request_hash != request_hash:
         raise RequestMismatch("this id or idempotency key belongs to a job with another request", "id")
     return _visible(tenant, job)
 

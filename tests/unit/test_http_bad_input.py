@@ -557,6 +557,12 @@ def test_a_wrong_method_is_not_allowed(url: str, method: str, path: str) -> None
     refused(answer, 405)
     assert answer.code == "method_not_allowed"
     assert answer.headers["allow"]
+    assert method not in answer.headers["allow"].split(", ")
+
+
+def test_allow_names_the_methods_of_all_routes_with_the_path(url: str) -> None:
+    answer = ask(url, "PATCH", f"{JOBS}/some-job", None)
+    assert set(answer.headers["allow"].split(", ")) == {"GET", "PUT", "DELETE"}
 
 
 @pytest.mark.parametrize(
@@ -708,7 +714,7 @@ def test_another_tenants_job_is_not_found_on_every_route(guarded: HttpService) -
 
 def test_another_tenants_id_cannot_be_taken_over(guarded: HttpService) -> None:
     answer = ask(guarded.url, "PUT", f"{JOBS}/of-ann", job_body(input="Mine."), BOB)
-    refused(answer, 422)
+    refused(answer, 404, "no such job")
     assert "of-ann" in stored(guarded.url, ANN)
     assert "of-ann" not in stored(guarded.url, BOB)
 
