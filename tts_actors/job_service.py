@@ -105,10 +105,10 @@ class JobService:
         per_key = args.limits.per_key
         self._quota = Quota(per_key.active_jobs, per_key.characters_per_day)
 
-    async def plan(self, request: SpeechRequest, text: str) -> JobPlan:
+    async def plan(self, request: SpeechRequest, text: str, first_characters: int | None = None) -> JobPlan:
         """What a job would be: raises what :meth:`create` would raise for its input, and makes nothing."""
         route = self.catalog.route(request.model, request.voice)
-        bounds = self._bounds(route)
+        bounds = self._bounds(route, first_characters)
         if len(text) < 20_000 and not request.lexicon:
             return plan_job(text, request, bounds=bounds, timeouts=self._timeouts, retry=self._retry)
         # A book takes tens of milliseconds to split, a large lexicon a second to compile: not on everybody's loop.
@@ -123,7 +123,7 @@ class JobService:
         mixed = len(self.catalog.route(request.model, request.voice).targets) > 1
         return dataclasses.replace(request, loudness=Loudness.ON if mixed else Loudness.OFF)
 
-    def _bounds(self, route: Route) -> PlanBounds:
+    def _bounds(self, route: Route, first_characters: int | None) -> PlanBounds:
         limits = self._args.limits
         concurrency = min(route.concurrency, limits.max_calls_per_job * limits.max_active_jobs)
         return PlanBounds(
@@ -131,6 +131,7 @@ class JobService:
             max_chunks=limits.max_chunks,
             chunk_characters=route.chunk_characters,
             concurrency=max(concurrency / limits.max_active_jobs, 1 / limits.max_active_jobs),
+            first_characters=first_characters,
         )
 
     async def create(
@@ -142,6 +143,7 @@ class JobService:
         job_id: str | None = None,
         idempotency_key: str | None = None,
         request_hash: str = "",
+        plan: JobPlan | None = None,
     ) -> Accepted:
         """Accept a job: when this returns, it is committed. Raises before anything is stored.
 
@@ -149,7 +151,7 @@ class JobService:
         another, :class:`JobExpired` if its life is over.
         """
         request = self._settled(request)
-        plan = await self.plan(request, text)
+        plan = plan or await self.plan(request, text)
         earlier = await self._repeated(tenant, job_id, idempotency_key)
         if earlier is not None:
             return Accepted(_same(earlier, tenant, request_hash), plan, made=False)

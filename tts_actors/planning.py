@@ -24,13 +24,15 @@ class PlanBounds:
     """What limits a plan: the service's own limits and what the usable backends can take.
 
     ``chunk_characters`` is the longest text of one call, ``concurrency`` the calls at once that the job can count on
-    in the worst case, when all other active jobs want the same backends.
+    in the worst case, when all other active jobs want the same backends. With ``first_characters`` the plan is for a
+    listener: a short first chunk, then growing ones.
     """
 
     max_characters: int
     max_chunks: int
     chunk_characters: int
     concurrency: float
+    first_characters: int | None = None
 
 
 def plan_job(
@@ -52,6 +54,7 @@ def plan_job(
         max_characters=_chunk_characters(request, bounds),
         language=request.language or "en",
         lexicon=lexicon_of(request.lexicon),
+        first_characters=bounds.first_characters,
     )
     if len(split.spans) > bounds.max_chunks:
         raise RequestTooLarge(

@@ -17,11 +17,14 @@ from tts_actors.audio import open_encoder, pcm_of_wav
 from tts_actors.config import AppArgs
 from tts_actors.errors import BackendError, BackendsUnavailable, Conflict, HasGaps, TtsError
 from tts_actors.job_service import JobService
-from tts_actors.models import JobRecord, JobState, SpeechRequest
+from tts_actors.models import JobPlan, JobRecord, JobState, SpeechRequest
 from tts_actors.single_call import SingleCall
 
 RETRY_AFTER_SECONDS = 2.0
 """When to ask again after all backends have failed: a moment's overload is over by then."""
+
+FIRST_CHARACTERS = 120
+"""Longest first chunk of a stream: 8 s of speech, in which the next one, of at most twice that, is rendered."""
 
 WORKING = (JobState.QUEUED, JobState.IN_PROGRESS, JobState.COMPLETED)
 
@@ -65,10 +68,10 @@ class SpeechDoor:
         Raises, before any audio, whatever is wrong with the request, and what :func:`door_error` makes of backends'
         faults; the body of a longer text raises at its first block too.
         """
-        plan = await self._service.plan(request, text)
-        if len(plan.spans) == 1:
+        if len((await self._service.plan(request, text)).spans) == 1:
             return await self._short(tenant, request, text)
-        stream = await self._stream(tenant, request, text, repeated=repeated)
+        plan = await self._service.plan(request, text, FIRST_CHARACTERS)
+        stream = await self._stream(tenant, request, text, plan, repeated=repeated)
         job = await asyncio.shield(stream.making)
         return Speech(self._heard(stream, job, request.response_format), job, job.orchestrator_timeout_ms)
 
@@ -82,12 +85,14 @@ class SpeechDoor:
         encoder = open_encoder(request.response_format)
         return Speech(_once(encoder.feed(np.asarray(pcm)) + encoder.finish()), None, timeout_ms)
 
-    async def _stream(self, tenant: str, request: SpeechRequest, text: str, *, repeated: bool) -> _Stream:
+    async def _stream(
+        self, tenant: str, request: SpeechRequest, text: str, plan: JobPlan, *, repeated: bool
+    ) -> _Stream:
         key = _key(tenant, request, text)
         stream = self._streams.get(key)
         if stream is not None and await self._joins(stream, repeated=repeated):
             return stream
-        making = asyncio.create_task(self._make(tenant, request, text))
+        making = asyncio.create_task(self._make(tenant, request, text, plan))
         stream = self._streams[key] = _Stream(key, tenant, making)
         self._left(stream)
         try:
@@ -97,8 +102,8 @@ class SpeechDoor:
             raise
         return stream
 
-    async def _make(self, tenant: str, request: SpeechRequest, text: str) -> JobRecord:
-        return (await self._service.create(tenant, request, text)).job
+    async def _make(self, tenant: str, request: SpeechRequest, text: str, plan: JobPlan) -> JobRecord:
+        return (await self._service.create(tenant, request, text, plan=plan)).job
 
     async def _joins(self, stream: _Stream, *, repeated: bool) -> bool:
         """If the same request is heard from this stream's job: while it runs, and when the answer did not arrive."""

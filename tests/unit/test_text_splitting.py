@@ -143,3 +143,22 @@ def test_text_that_no_chunk_can_carry_is_refused(text: str, mode: ChunkingMode) 
 def test_a_cap_below_one_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="at least 1"):
         split_text("Hello.", mode=SENTENCE, max_characters=0)
+
+
+def test_a_stream_begins_with_a_short_chunk_and_grows() -> None:
+    text = "The old lamp is lit again, and so it will be tomorrow. " * 60
+    spans = split_text(text, mode=ChunkingMode.SENTENCE, max_characters=1_000, first_characters=60).spans
+    assert "".join(text[span.char_start : span.char_end] for span in spans) == text
+    assert spans[0].characters == 55
+    for span, bound in zip(spans[1:], [120, 240, 480, 960, *[1_000] * 60], strict=False):
+        assert bound / 2 < span.characters <= bound or span is spans[-1]
+
+
+def test_a_long_first_sentence_of_a_stream_is_cut_and_paragraphs_end_chunks() -> None:
+    text = "The lamp, which was old, is lit again, and so it will be. One.\n\nTwo. Three."
+    spans = split_text(text, mode=ChunkingMode.SENTENCE, max_characters=400, first_characters=25).spans
+    assert [text[span.char_start : span.char_end].strip() for span in spans] == [
+        "The lamp, which was old,",
+        "is lit again, and so it will be. One.",
+        "Two. Three.",
+    ]

@@ -14,7 +14,13 @@ _End = tuple[int, Boundary]
 
 
 def split_text(
-    text: str, *, mode: ChunkingMode, max_characters: int, language: str = "en", lexicon: Lexicon | None = None
+    text: str,
+    *,
+    mode: ChunkingMode,
+    max_characters: int,
+    language: str = "en",
+    lexicon: Lexicon | None = None,
+    first_characters: int | None = None,
 ) -> SplitText:
     """Split ``text`` into chunks of at most ``max_characters`` and say which sentence is in which chunk.
 
@@ -25,6 +31,10 @@ def split_text(
     answers; time grows linearly with the text.
 
     With a ``lexicon``, what it makes of a chunk has at most ``max_characters`` too.
+
+    With ``first_characters``, in mode ``SENTENCE``, the first chunk is the first sentence or its part of at most so
+    many characters, and each chunk after it may hold whole sentences up to twice the bound of the one before: a
+    listener hears the first words soon, and every chunk is rendered while a shorter one is heard.
 
     ``language`` is a BCP 47 tag; an unknown one gets rules that hold for most languages. Raises
     ``InvalidRequest`` for text that :func:`check_text` refuses, for ``max_characters`` below 1, and if what the
@@ -37,8 +47,11 @@ def split_text(
     if mode is ChunkingMode.NONE and len(text.strip()) <= max_characters:
         ends = [(len(text), Boundary.END)]
     else:
-        ends = list(_parts(text, sentences, max_characters))
-        if mode is not ChunkingMode.SENTENCE:
+        growing = first_characters is not None and mode is ChunkingMode.SENTENCE
+        ends = list(_parts(text, sentences, max_characters, first_characters if growing else None))
+        if growing and first_characters is not None:
+            ends = list(_grown(ends, first_characters, max_characters))
+        elif mode is not ChunkingMode.SENTENCE:
             ends = list(_packed(ends, max_characters))
     if lexicon is not None:
         ends = list(_fitted(text, ends, max_characters, lexicon))
@@ -46,10 +59,24 @@ def split_text(
     return SplitText(spans, tuple(_marks(text, sentences, spans)))
 
 
-def _parts(text: str, sentences: Sequence[int], cap: int) -> Iterator[_End]:
-    """Ends of all sentences and of all parts of those that are too long."""
+def _parts(text: str, sentences: Sequence[int], cap: int, first_cap: int | None) -> Iterator[_End]:
+    """Ends of all sentences and of all parts of those that are too long; the first has a bound of its own if given."""
     for start, end in pairwise([0, *sentences]):
-        yield from cut_sentence(text, start, end, cap)
+        yield from cut_sentence(text, start, end, min(cap, first_cap) if first_cap and not start else cap)
+
+
+def _grown(ends: Sequence[_End], first: int, cap: int) -> Iterator[_End]:
+    """Ends of the first part alone, then of chunks whose bound doubles up to ``cap``; paragraphs end a chunk."""
+    yield ends[0]
+    if len(ends) == 1:
+        return
+    start, held, bound = ends[0][0], ends[1], min(2 * first, cap)
+    for following in ends[2:]:
+        if held[1] is Boundary.PARAGRAPH or following[0] - start > bound:
+            yield held
+            start, bound = held[0], min(2 * bound, cap)
+        held = following
+    yield held
 
 
 def _packed(ends: Sequence[_End], cap: int) -> Iterator[_End]:
