@@ -90,6 +90,11 @@ def original_routes(service: JobService, single_call: SingleCall) -> APIRouter:
         await service.delete(tenant, body.jobId)
         return JSONResponse({"jobId": body.jobId, "deleted": True})
 
+    _add_raw(router, service, single_call)
+    return router
+
+
+def _add_raw(router: APIRouter, service: JobService, single_call: SingleCall) -> None:
     @router.post("/rawtts")
     async def raw(body: RawBody, request: Request, tenant: Tenant) -> Any:
         speech = SpeechRequest(model=body.model, voice=body.voiceId)
@@ -99,5 +104,3 @@ def original_routes(service: JobService, single_call: SingleCall) -> APIRouter:
         return JSONResponse(
             {"audioContentBase64": base64.b64encode(pcm).decode(), "mimeType": L16, "timeoutMs": timeout_ms}
         )
-
-    return router
