@@ -105,7 +105,7 @@ class Edge:
         headers = Headers(scope=scope)
         state: dict[str, Any] = scope.setdefault("state", {})
         state["tenant"] = ""
-        if scope["path"] not in OPEN_PATHS:
+        if scope["path"] not in OPEN_PATHS and not scope["path"].startswith("/ui/"):
             state["tenant"] = self._keys.tenant(headers)
             self._rate.take(state["tenant"])
         length = headers.get("content-length", "")

@@ -21,6 +21,7 @@ from deployments.routes.discovery import discovery_routes
 from deployments.routes.jobs import job_routes
 from deployments.routes.operations import Check, operation_routes
 from deployments.routes.original import original_routes
+from deployments.routes.page import page_routes
 from deployments.routes.speech import speech_routes
 from tts_actors import __version__
 from tts_actors.config import AppArgs
@@ -50,6 +51,7 @@ def build_http_app(
     api.include_router(job_routes(service))
     api.include_router(caption_routes(service))
     api.include_router(operation_routes(checks))
+    api.include_router(page_routes())
     describe(api)
     # Exception too: Starlette would answer what nobody expected in plain text, before the edge hears of it.
     for kind in (TtsError, RequestValidationError, HTTPException, Exception):
