@@ -1,31 +1,19 @@
-"""The command line, ``tts-actors``: a thin hand on :class:`~tts_actors.client.TtsClient`.
+"""Commands about jobs: speak, submit, watch, fetch, stop."""
 
-Results go to stdout, everything for a watching person (progress, hints, errors) to stderr. It knows nothing of the
-service but what the client tells.
-"""
-
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Literal, cast
 
 import typer
 from rich.console import Console
 from rich.table import Table
-from typer.core import TyperGroup
 
-from tts_actors import __version__
-from tts_actors.client import ApiError, Job, SpeechOptions, TtsClient, Unreachable
+from tts_actors.cli.frame import INTERRUPTED, UNDONE, app, open_client, say_aside, write_json
+from tts_actors.client import Job, SpeechOptions, TtsClient
 from tts_actors.client.progress import clock, show_progress
-from tts_actors.client.service import DEFAULT_URL
-from tts_actors.errors import TtsError
 from tts_actors.models import ChunkingMode, JobState, OnChunkFailure, Priority
-
-UNDONE, USAGE, AWAY, REFUSED, INTERRUPTED = 1, 2, 3, 4, 130
-"""Exit codes; the last is the shell's for SIGINT."""
 
 FORMATS = {
     ".mp3": "mp3",
@@ -37,85 +25,6 @@ FORMATS = {
     ".pcm": "pcm",
 }
 UTF8_MARK = b"\xef\xbb\xbf"
-
-HELP = """Speak long texts with a tts-actors service.
-
-The options below may stand before or after the command. Results go to stdout, progress and errors to stderr.
-
-Exit codes: [bold]0[/] done; [bold]1[/] the job failed, was cancelled or has gaps; [bold]2[/] the command line or a
-file is wrong; [bold]3[/] the service cannot be reached or is not able to work; [bold]4[/] the service refused;
-[bold]130[/] interrupted (the job goes on).
-"""
-
-_GLOBAL_OPTIONS = {"--url": True, "--api-key": True, "--json": False}
-"""Options that may stand after the command too, and whether they take a value."""
-
-
-class Commands(TyperGroup):
-    """The group of all commands: global options may stand anywhere, and errors become exit codes here."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, args if "fake-backend" in args[:1] else _global_first(args))
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except TtsError as error:
-            raise typer.Exit(_report(error, ctx.obj.json)) from error
-        except OSError as error:
-            if isinstance(error, BrokenPipeError):  # nobody reads stdout any more: typer ends quietly
-                raise
-            _say(f"error: {error.strerror or error}: {error.filename or ''}".rstrip(": "))
-            raise typer.Exit(USAGE) from error
-
-
-def _global_first(args: list[str]) -> list[str]:
-    first: list[str] = []
-    others: list[str] = []
-    rest = iter(args)
-    for arg in rest:
-        if arg == "--":
-            return [*first, *others, arg, *rest]
-        name, joined, _ = arg.partition("=")
-        if name not in _GLOBAL_OPTIONS:
-            others.append(arg)
-        else:
-            first.append(arg)
-            if _GLOBAL_OPTIONS[name] and not joined:
-                first.extend(value for value in [next(rest, None)] if value is not None)
-    return [*first, *others]
-
-
-app = typer.Typer(
-    cls=Commands, help=HELP, rich_markup_mode="rich", no_args_is_help=True, pretty_exceptions_enable=False
-)
-
-
-@dataclass(frozen=True, slots=True)
-class _Settings:
-    """What the global options said; ``ctx.obj`` of every command."""
-
-    url: str
-    api_key: str | None
-    json: bool
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"tts-actors {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def main(
-    ctx: typer.Context,
-    url: Annotated[str, typer.Option(envvar="TTS_URL", help="Where the service is.")] = DEFAULT_URL,
-    api_key: Annotated[str | None, typer.Option(envvar="TTS_API_KEY", help="The key, if the service has any.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON to stdout, for programs.")] = False,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
-) -> None:
-    ctx.obj = _Settings(url, api_key, as_json)
-
 
 # -- options that several commands have -------------------------------------------------------
 
@@ -155,9 +64,9 @@ def say(
     text, fmt = read_text(file), _format_of(output)
     if not output.parent.is_dir():
         raise typer.BadParameter(f"there is no directory {output.parent}", param_hint="--output")
-    with _client(ctx) as client:
+    with open_client(ctx) as client:
         job = client.create(text, **_options(ctx, fmt))
-        _say(f"job {job.id}: {job.character_count} characters in {job.chunks_total} chunks")
+        say_aside(f"job {job.id}: {job.character_count} characters in {job.chunks_total} chunks")
         with _interruptible(client, job.id, cancel_on_interrupt):
             job = show_progress(Console(stderr=True), client.watch(job.id))
             gapped = job.status is JobState.COMPLETED_WITH_GAPS and job.chunks_completed > 0
@@ -165,7 +74,7 @@ def say(
                 client.download(job.id, output, format=fmt, gaps="silence" if gapped else None)
                 _show_file(ctx, job, output)
             elif ctx.obj.json:
-                _write({"job": job.raw, "path": None, "bytes": None})
+                write_json({"job": job.raw, "path": None, "bytes": None})
     _end_with(job)
 
 
@@ -185,22 +94,22 @@ def submit(
     job_id: Annotated[str | None, typer.Option(help="An id of your own: twice the same makes one job.")] = None,
 ) -> None:
     """Have FILE spoken and print the job's id; do not wait."""
-    with _client(ctx) as client:
+    with open_client(ctx) as client:
         job = client.create(read_text(file), job_id=job_id, **_options(ctx, response_format))
-    _write(job.raw) if ctx.obj.json else typer.echo(job.id)
+    write_json(job.raw) if ctx.obj.json else typer.echo(job.id)
 
 
 @app.command(epilog="Example: tts-actors --json status job-1234")
 def status(ctx: typer.Context, job_id: JobId) -> None:
     """Show a job as it is now; the exit code is 0 whatever its state."""
-    with _client(ctx) as client:
+    with open_client(ctx) as client:
         _show_job(ctx, client.get(job_id))
 
 
 @app.command(epilog="Example: tts-actors watch job-1234 && tts-actors download job-1234 -o book.mp3")
 def watch(ctx: typer.Context, job_id: JobId) -> None:
     """Follow a job to its end; with --json one line for each change."""
-    with _client(ctx) as client, _interruptible(client, job_id, False):
+    with open_client(ctx) as client, _interruptible(client, job_id, False):
         changes = client.watch(job_id)
         job = show_progress(Console(stderr=True), _echoed(changes) if ctx.obj.json else changes)
     if not ctx.obj.json:
@@ -220,7 +129,7 @@ def download(
 ) -> None:
     """Fetch a job's audio; broken connections are taken up where they broke, an unfinished job is waited for."""
     fmt = response_format or _format_of(output)
-    with _client(ctx) as client:
+    with open_client(ctx) as client:
         client.download(job_id, output, format=fmt, gaps=gaps)
         _show_file(ctx, client.get(job_id), output)
 
@@ -228,23 +137,23 @@ def download(
 @app.command(epilog="Example: tts-actors cancel job-1234")
 def cancel(ctx: typer.Context, job_id: JobId) -> None:
     """Stop a job; what it has spoken is kept until it expires."""
-    with _client(ctx) as client:
+    with open_client(ctx) as client:
         _show_job(ctx, client.cancel(job_id))
 
 
 @app.command(epilog="Example: tts-actors retry job-1234 && tts-actors watch job-1234")
 def retry(ctx: typer.Context, job_id: JobId) -> None:
     """Speak the failed chunks of an ended job again; the others keep their audio."""
-    with _client(ctx) as client:
+    with open_client(ctx) as client:
         _show_job(ctx, client.retry(job_id))
 
 
 @app.command(epilog="Example: tts-actors delete job-1234")
 def delete(ctx: typer.Context, job_id: JobId) -> None:
     """Remove a job and its audio; a running one is stopped first."""
-    with _client(ctx) as client:
+    with open_client(ctx) as client:
         client.delete(job_id)
-    _write({"id": job_id, "deleted": True}) if ctx.obj.json else typer.echo(f"{job_id} is deleted")
+    write_json({"id": job_id, "deleted": True}) if ctx.obj.json else typer.echo(f"{job_id} is deleted")
 
 
 @app.command(epilog="Example: tts-actors jobs --status failed --limit 50")
@@ -255,10 +164,10 @@ def jobs(
     after: Annotated[str | None, typer.Option(metavar="JOB", help="Only jobs older than this one.")] = None,
 ) -> None:
     """List your jobs, newest first."""
-    with _client(ctx) as client:
+    with open_client(ctx) as client:
         page = client.list(limit, after, state)
     if ctx.obj.json:
-        _write({"object": "list", "data": [job.raw for job in page.jobs], "has_more": page.has_more})
+        write_json({"object": "list", "data": [job.raw for job in page.jobs], "has_more": page.has_more})
         return
     table = Table("job", "status", "chunks", "characters", "audio", box=None)
     for job in page.jobs:
@@ -266,26 +175,14 @@ def jobs(
         table.add_row(job.id, job.status.value, done, str(job.character_count), clock(job.audio_seconds_ready))
     Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160).print(table)
     if page.has_more:
-        _say(f"there are more: --after {page.jobs[-1].id}")
+        say_aside(f"there are more: --after {page.jobs[-1].id}")
 
 
 @app.command(epilog="Example: tts-actors manifest job-1234 > receipt.json")
 def manifest(ctx: typer.Context, job_id: JobId) -> None:
     """Print an ended job's receipt as JSON: spans, clips, durations, backends, coverage."""
-    with _client(ctx) as client:
-        _write(client.manifest(job_id), indent=None if ctx.obj.json else 2)
-
-
-@app.command(
-    "fake-backend",
-    add_help_option=False,
-    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-)
-def fake_backend(ctx: typer.Context) -> None:
-    """Run a speech server that fails on request (for trials; its own options: fake-backend --help)."""
-    from tts_actors.testing import fake_backend as server
-
-    server.main(ctx.args)
+    with open_client(ctx) as client:
+        write_json(client.manifest(job_id), indent=None if ctx.obj.json else 2)
 
 
 # -- parts ------------------------------------------------------------------------------------
@@ -323,13 +220,9 @@ def _options(ctx: typer.Context, response_format: str | None) -> SpeechOptions:
     return cast("SpeechOptions", shared | {"response_format": response_format})
 
 
-def _client(ctx: typer.Context) -> TtsClient:
-    return TtsClient(ctx.obj.url, ctx.obj.api_key)
-
-
 def _echoed(changes: Iterator[Job]) -> Iterator[Job]:
     for job in changes:
-        _write(job.raw)
+        write_json(job.raw)
         yield job
 
 
@@ -340,16 +233,16 @@ def _interruptible(client: TtsClient, job_id: str, cancel: bool) -> Iterator[Non
         yield
     except KeyboardInterrupt:
         if cancel:
-            _say(f"interrupted; job {job_id} is {client.cancel(job_id).status.value}")
+            say_aside(f"interrupted; job {job_id} is {client.cancel(job_id).status.value}")
         else:
-            _say(f"interrupted; job {job_id} goes on\n  follow it: tts-actors watch {job_id}")
-            _say(f"  stop it:   tts-actors cancel {job_id}")
+            say_aside(f"interrupted; job {job_id} goes on\n  follow it: tts-actors watch {job_id}")
+            say_aside(f"  stop it:   tts-actors cancel {job_id}")
         raise typer.Exit(INTERRUPTED) from None
 
 
 def _show_job(ctx: typer.Context, job: Job) -> None:
     if ctx.obj.json:
-        _write(job.raw)
+        write_json(job.raw)
         return
     done = f"{job.chunks_completed} of {job.chunks_total} chunks, {clock(job.audio_seconds_ready)} of audio"
     left = f", {clock(job.eta_seconds)} left" if job.eta_seconds and not job.ended else ""
@@ -359,7 +252,7 @@ def _show_job(ctx: typer.Context, job: Job) -> None:
 def _show_file(ctx: typer.Context, job: Job, path: Path) -> None:
     size = path.stat().st_size
     if ctx.obj.json:
-        _write({"job": job.raw, "path": str(path), "bytes": size})
+        write_json({"job": job.raw, "path": str(path), "bytes": size})
     else:
         typer.echo(f"{path}: {clock(job.audio_seconds_ready)} of audio, {size} bytes")
 
@@ -369,30 +262,7 @@ def _end_with(job: Job) -> None:
     if job.complete:
         return
     reason = f" ({job.error_code}: {job.error_message})" if job.error_code else ""
-    _say(f"job {job.id} ended {job.status.value}{reason}: {job.chunks_failed} of {job.chunks_total} chunks failed")
+    say_aside(f"job {job.id} ended {job.status.value}{reason}: {job.chunks_failed} of {job.chunks_total} chunks failed")
     if job.status in (JobState.FAILED, JobState.COMPLETED_WITH_GAPS):
-        _say(f"  speak what is missing: tts-actors retry {job.id}")
+        say_aside(f"  speak what is missing: tts-actors retry {job.id}")
     raise typer.Exit(UNDONE)
-
-
-def _report(error: TtsError, as_json: bool) -> int:
-    """Say what went wrong, to a person and with --json to a program; the exit code for it."""
-    status = error.status if isinstance(error, ApiError) else None
-    if as_json:
-        _write({"error": {"code": error.code, "message": error.message, "param": error.param, "status": status}})
-    _say(f"error: {error.message}")
-    if isinstance(error, Unreachable) or error.code == "unexpected_answer" or (status or 0) >= 500:
-        return AWAY
-    return UNDONE if error.code == "has_gaps" else REFUSED
-
-
-def _write(document: Any, indent: int | None = None) -> None:
-    typer.echo(json.dumps(document, ensure_ascii=False, indent=indent))
-
-
-def _say(message: str) -> None:
-    typer.echo(message, err=True)
-
-
-if __name__ == "__main__":
-    app()

@@ -1,0 +1,5 @@
+"""``python -m tts_actors.cli``."""
+
+from tts_actors.cli import app
+
+app()
