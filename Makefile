@@ -3,6 +3,7 @@ PYTHON ?= python3
 PORT ?= 8000
 CONFIG ?= serve_config.yaml
 DATA ?= ./data
+METRICS_PORT ?=
 BENCH ?=
 VENV := .venv
 BIN := $(VENV)/bin
@@ -33,7 +34,8 @@ demo: $(READY)
 	@$(BIN)/python examples/demo.py --port $(PORT)
 
 serve: $(READY)
-	@exec $(BIN)/python -m deployments.runner --config $(CONFIG) --port $(PORT) --data $(DATA)
+	@exec $(BIN)/python -m deployments.runner --config $(CONFIG) --port $(PORT) --data $(DATA) \
+	  $(if $(METRICS_PORT),--metrics-port $(METRICS_PORT))
 
 test: $(READY)
 	$(BIN)/pytest

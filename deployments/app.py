@@ -21,7 +21,7 @@ from deployments.ingress import build_http_app
 from deployments.keys import check_exposure, reachable_at
 from deployments.local_tts import HibariEngine, build_engine_api
 from tts_actors.chunk_worker import WorkerTools
-from tts_actors.cluster import Gateway
+from tts_actors.cluster import Gateway, record_with_ray
 from tts_actors.cluster.tools import worker_tools
 from tts_actors.config import AppArgs, AuthArgs
 from tts_actors.errors import BackendError, ConfigError
@@ -38,6 +38,7 @@ class Ingress:
 
     def __init__(self, args: AppArgs) -> None:
         configure_logs()
+        record_with_ray()
         check_exposure(args.auth, _http_host(), os.environ)
         self._args = args
         self._gateway = Gateway(args)

@@ -56,6 +56,7 @@ def main(
     config: Annotated[Path, typer.Option(exists=True, dir_okay=False)] = Path("serve_config.yaml"),
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
     data: Path = Path("data"),
+    metrics_port: Annotated[int | None, typer.Option(min=1, max=65535)] = None,
 ) -> None:
     """Serve CONFIG on 127.0.0.1:PORT with its data in DATA until Ctrl-C."""
     document = filled_config(config.read_text(), port=port, data=data)
@@ -76,6 +77,7 @@ def main(
             namespace="serve",
             logging_level=logging.WARNING,
             object_store_memory=OBJECT_STORE_BYTES,
+            _metrics_export_port=metrics_port,
         )
         for number in (signal.SIGINT, signal.SIGTERM):
             # After Ray, which sets its own; and a shell may have started us with SIGINT ignored.

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from tts_actors import metrics
 from tts_actors.audio import pcm_of_wav, prepare_clip, wav_bytes
 from tts_actors.audio.loudness import even_loudness
 from tts_actors.backends.catalog import Catalog, Route
@@ -113,6 +114,9 @@ async def synthesize_chunks(order: SliceOrder, tools: WorkerTools) -> AsyncGener
     async def lane() -> None:
         for piece in pieces:
             result = await _chunk(piece, context, adopt=order.adopt)
+            metrics.record(metrics.CHUNKS, 1, "ok" if result.clip else "failed")
+            if result.backend is not None:
+                metrics.record(metrics.RETRIES, len(result.attempts) - 1, result.backend)
             ready.append(result)
             news.set()
             if result.error is not None and order.request.on_chunk_failure is OnChunkFailure.FAIL:
@@ -185,7 +189,8 @@ async def _attempt(
 ) -> tuple[bytes, Attempt, BackendError | None]:
     """One leased call: the WAV of a good take, or the error."""
     leases = context.tools.leases
-    lease = await leases.acquire(context.job_id, usable=context.route.targets, avoid=avoid)
+    with metrics.timed(metrics.LEASE_WAIT):
+        lease = await leases.acquire(context.job_id, usable=context.route.targets, avoid=avoid)
     started = time.monotonic()
     attempt = Attempt(lease.backend, "cancelled", 0)
     context.calls += 1
@@ -209,6 +214,7 @@ async def _attempt(
         )
         return wav, attempt, error
     finally:
+        metrics.record(metrics.ATTEMPT, time.monotonic() - started, attempt.backend, attempt.outcome)
         context.calls -= 1
         leases.release(lease, attempt)
 

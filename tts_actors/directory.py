@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import structlog
 
+from tts_actors import metrics
 from tts_actors.config import AppArgs
 from tts_actors.errors import DirectoryUnavailable, RetryLater, TtsError
 from tts_actors.models import Activation, Ending, JobState, Reservation
@@ -98,6 +99,7 @@ class JobDirectory:
         for job_id in await self._store.jobs_of(self._owner):
             if job_id not in self._active:
                 log.info("job_recovered", job_id=job_id, state=JobState.IN_PROGRESS.value)
+                metrics.record(metrics.JOBS_RECOVERED, 1)
                 self._activate(job_id)
 
     async def reserve(self) -> Reservation:
@@ -236,6 +238,7 @@ class JobDirectory:
         try:
             # One more than may run: of the first ones some may be starting just now, their state not yet written.
             queued = await self._store.queued_jobs(limit=self._limits.max_active_jobs + 1)
+            metrics.record(metrics.JOBS_QUEUED, len(queued))
         except RetryLater:
             self._queue_waits = True
             return
@@ -262,6 +265,8 @@ class JobDirectory:
     async def sweep(self) -> None:
         """One look at all alarms: orphans get an actor, ended lives are cleared, the queue moves on."""
         await self._fill()
+        metrics.record(metrics.JOBS_ACTIVE, len(self._active))
+        metrics.record(metrics.SPARES, len(self._spares))
         now_ms = self._now_ms()
         for job_id, state in await self._store.due_jobs(now_ms=now_ms, limit=SWEEP_JOBS):
             if state in TERMINAL:
@@ -269,6 +274,7 @@ class JobDirectory:
                 await self._store.expire(job_id)
             elif job_id not in self._active and self._has_room():
                 log.info("job_recovered", job_id=job_id, state=state.value)
+                metrics.record(metrics.JOBS_RECOVERED, 1)
                 self._activate(job_id)
         for job_id, (handle, since) in list(self._reserved.items()):
             if self._now() - since > RESERVATION_SECONDS and await self._store.get_job(job_id) is None:

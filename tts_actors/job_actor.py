@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 
+from tts_actors import metrics
 from tts_actors.config import AppArgs
 from tts_actors.errors import NotFound, RetryLater, StaleEpoch, TtsError
 from tts_actors.ledger import Ledger
@@ -82,6 +83,7 @@ class JobActor:
         self._ledger: Ledger | None = None
         self._version = 0
         self._in_flight = 0
+        self._spoken = False
         self._pending: list[ChunkResult] = []
         self._writing = asyncio.Lock()
         self._changed = asyncio.Condition()
@@ -136,6 +138,7 @@ class JobActor:
             logger.warning("job_fenced")
             state = await self._stored_state()
         logger.info("job_ended", state=state.value)
+        metrics.record(metrics.JOBS_ENDED, 1, state.value)
         return state
 
     async def _drive(self, job: JobRecord, ledger: Ledger) -> JobState:
@@ -232,6 +235,9 @@ class JobActor:
 
     def _take(self, ledger: Ledger, batch: list[SliceProgress]) -> None:
         for progress in batch:
+            if self._job is not None and not self._spoken and any(result.clip for result in progress.results):
+                self._spoken = True
+                metrics.record(metrics.FIRST_AUDIO, (self._now_ms() - self._job.created_at_ms) / 1_000)
             self._pending += ledger.record(progress.results)
             self._in_flight = progress.in_flight
 

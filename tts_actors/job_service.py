@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from tts_actors import metrics
 from tts_actors.backends import Catalog, Route
 from tts_actors.config import AppArgs
 from tts_actors.directory import new_job_id
@@ -176,6 +177,7 @@ class JobService:
             raise StoreUnavailable("the fresh job id was taken: ask again", 1.0)
         if not made:
             return Accepted(_same(record, tenant, request_hash), plan, made=False)
+        metrics.record(metrics.JOBS_ACCEPTED, 1, request.priority.value)
         given = self._remembered(record, JobInput(text, plan))
         # Accepted is accepted: the answer does not wait for the start.
         activation = None

@@ -1,15 +1,19 @@
 """The job directory as the one detached Ray actor, parent of all job actors and of the backend pool."""
 
 import asyncio
+import contextlib
 from typing import Any
 
 import ray
 import structlog
 
+from tts_actors import metrics
 from tts_actors.backends import BackendPool
 from tts_actors.cluster.actors import actor_class
+from tts_actors.cluster.calls import answer
 from tts_actors.cluster.dispatch import warm_worker
 from tts_actors.cluster.job_actors import RaySpawner
+from tts_actors.cluster.metrics import record_with_ray
 from tts_actors.config import AppArgs
 from tts_actors.directory import JobDirectory
 from tts_actors.errors import DirectoryUnavailable
@@ -19,6 +23,9 @@ from tts_actors.stores import ObjectClipStore, SqlJobStore, migrate
 
 LEASE_MARGIN_SECONDS = 15.0
 """Added to the longest timeout for the life of a lease: decoding and storing a take happen under it too."""
+
+METRICS_SECONDS = 5.0
+"""How often the figures of the pool are read: Prometheus seldom asks more often."""
 
 log = structlog.get_logger()
 
@@ -32,12 +39,14 @@ class DirectoryActor:
 
     def __init__(self, args: AppArgs, version: str) -> None:
         configure_logs()
+        record_with_ray()
         self._args = args
         self._version = version
         self._directory: JobDirectory | None = None
         self._opened = asyncio.Event()
         self._pool: Any = None
         self._serving: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
         ray.get_runtime_context().current_actor.open.remote()
 
     async def open(self) -> None:
@@ -65,9 +74,18 @@ class DirectoryActor:
             owner=owner,
         )
         self._serving = asyncio.create_task(self._directory.serve())
+        self._watching = asyncio.create_task(self._watch_pool())
         warm_worker.remote()
         self._opened.set()
         log.info("directory_open", version=self._version)
+
+    async def _watch_pool(self) -> None:
+        """Tell the metrics every few seconds what the pool has given out."""
+        while True:
+            await asyncio.sleep(METRICS_SECONDS)
+            with contextlib.suppress(DirectoryUnavailable):
+                for backend, calls in (await answer(self._pool.in_flight.remote(), METRICS_SECONDS)).items():
+                    metrics.record(metrics.BACKEND_CALLS, calls, backend)
 
     async def version(self) -> str:
         """What this directory was made with: package version and configuration."""

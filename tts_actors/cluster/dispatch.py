@@ -10,6 +10,7 @@ import uvloop
 from ray.exceptions import RayError, RayTaskError
 
 from tts_actors.chunk_worker import WorkerTools, synthesize_chunks
+from tts_actors.cluster.metrics import record_with_ray
 from tts_actors.cluster.tools import worker_tools
 from tts_actors.config import AppArgs
 from tts_actors.errors import TtsError
@@ -23,6 +24,7 @@ class _Process:
 
     def __init__(self, args: AppArgs, pool: Any) -> None:
         configure_logs()
+        record_with_ray()
         self.args = args
         self.loop = uvloop.new_event_loop()
         self._open = contextlib.AsyncExitStack()

@@ -9,6 +9,7 @@ from ray.exceptions import RayError
 from tts_actors.cluster.actors import actor_class
 from tts_actors.cluster.calls import answer
 from tts_actors.cluster.dispatch import RayDispatch
+from tts_actors.cluster.metrics import record_with_ray
 from tts_actors.cluster.names import NAMESPACE
 from tts_actors.config import AppArgs
 from tts_actors.errors import DirectoryUnavailable
@@ -24,6 +25,7 @@ START_SECONDS = 60.0
 def open_actor_tools(args: AppArgs, owner: str, pool: Any) -> ActorTools:
     """A job actor's tools, made in its own process."""
     configure_logs()
+    record_with_ray()
     return ActorTools(store=SqlJobStore(args.store_url), dispatch=RayDispatch(args, pool), args=args, owner=owner)
 
 

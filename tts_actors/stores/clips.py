@@ -10,6 +10,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
 from obstore.store import LocalStore, ObjectStore, from_url
 
+from tts_actors import metrics
 from tts_actors.errors import StoreUnavailable
 
 
@@ -35,7 +36,8 @@ class ObjectClipStore:
 
     async def put(self, key: str, body: bytes) -> None:
         try:
-            await obstore.put_async(self._store, key, body, mode="create")
+            with metrics.timed(metrics.STORE, "clip_write"):
+                await obstore.put_async(self._store, key, body, mode="create")
         except AlreadyExistsError:
             return
         except (BaseError, OSError) as error:
@@ -51,8 +53,9 @@ class ObjectClipStore:
 
     async def get(self, key: str) -> bytes | None:
         try:
-            result = await obstore.get_async(self._store, key)
-            return bytes(await result.bytes_async())
+            with metrics.timed(metrics.STORE, "clip_read"):
+                result = await obstore.get_async(self._store, key)
+                return bytes(await result.bytes_async())
         except (NotFoundError, FileNotFoundError):
             return None
         except (BaseError, OSError) as error:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
+from tts_actors import metrics
 from tts_actors.errors import StoreUnavailable
 from tts_actors.models import (
     NO_QUOTA,
@@ -132,11 +133,11 @@ class SqlJobStore:
         await self._database.close()
 
     async def _read(self, operation: Callable[[sa.Connection], T]) -> T:
-        with _Translated():
+        with _Translated(), metrics.timed(metrics.STORE, "job_read"):
             return await self._database.read(operation)
 
     async def _write(self, operation: Callable[[sa.Connection], T]) -> T:
-        with _Translated():
+        with _Translated(), metrics.timed(metrics.STORE, "job_write"):
             return await self._database.write(operation)
 
 
