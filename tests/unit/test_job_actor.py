@@ -171,6 +171,8 @@ async def test_a_killed_actor_is_replaced_and_nothing_is_spoken_twice(tmp_path: 
 async def test_an_older_actor_is_fenced_and_stops(tmp_path: Path) -> None:
     async with _running(tmp_path, Faults(delay_ms=1_000)) as (service, _):
         job = await _created(service, "One sentence. Another one.")
+        while (await service.service.get("", job.id)).epoch < 1:  # the first must have claimed it: it is the older one
+            await service.directory.wait(job.id, 0, 0.05)
         second = await service.spawner.spawn("job-second")
         second.actor._job_id = job.id
         assert await second.run() is JobState.COMPLETED
