@@ -28,7 +28,7 @@ from tts_actors.models import (
     SpeechRequest,
 )
 from tts_actors.protocols import Backend, ClipStore, LeaseSource, Utterance
-from tts_actors.retry import RetryPolicy
+from tts_actors.retry import RetryPolicy, is_outage
 from tts_actors.timeouts import TimeoutPolicy
 
 T = TypeVar("T")
@@ -171,12 +171,21 @@ async def call_backend_tts(piece: Piece, context: CallContext, keep: Callable[[b
     timeout_ms = context.timeouts.timeout_ms(piece.characters)
     policy = context.tools.retry
     attempts: list[Attempt] = []
+    patience_ms = policy.outage_ms if context.request.patient else 0
+    outages, patient_until = 0, time.monotonic() + patience_ms / 1_000
     while context.remaining_ms() > 0:
         wav, attempt, error = await _attempt(piece, context, timeout_ms, avoid={a.backend for a in attempts})
         attempts.append(attempt)
         if error is None:
             return ChunkResult(piece.index, timeout_ms, await keep(wav), None, tuple(attempts))
-        wait_ms = policy.wait_ms(error, len(attempts), jitter=context.tools.dice(), remaining_ms=context.remaining_ms())
+        outages += is_outage(error) and time.monotonic() < patient_until
+        wait_ms = policy.wait_ms(
+            error,
+            len(attempts),
+            jitter=context.tools.dice(),
+            remaining_ms=context.remaining_ms(),
+            outages=outages,
+        )
         if wait_ms is None or context.stopping:
             return ChunkResult(piece.index, timeout_ms, None, error.message, tuple(attempts))
         await asyncio.sleep(wait_ms / 1_000)
@@ -190,7 +199,9 @@ async def _attempt(
     """One leased call: the WAV of a good take, or the error."""
     leases = context.tools.leases
     with metrics.timed(metrics.LEASE_WAIT):
-        lease = await leases.acquire(context.job_id, usable=context.route.targets, avoid=avoid)
+        lease = await leases.acquire(
+            context.job_id, usable=context.route.targets, avoid=avoid, priority=context.request.priority
+        )
     started = time.monotonic()
     attempt = Attempt(lease.backend, "cancelled", 0)
     context.calls += 1

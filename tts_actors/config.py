@@ -32,6 +32,10 @@ class BackendArgs(_Section):
         default_factory=dict, description="Our voice name -> the server's; empty: pass any voice on"
     )
     max_concurrency: int = Field(4, ge=1, le=10_000, description="Calls at once, over all jobs")
+    min_concurrency: int = Field(
+        1, ge=1, le=10_000, description="The limit adapts to overload, but not below this (nor above max_concurrency)"
+    )
+    weight: float = Field(1.0, gt=0, le=1_000, description="Share of the calls relative to other backends")
     max_characters: int = Field(1_500, ge=1, le=100_000, description="Longest text of one call")
     api_key_env: str | None = Field(None, description="Environment variable with this server's key")
     raw_rate_hz: int | None = Field(
@@ -61,10 +65,16 @@ class RetryArgs(_Section):
     base_ms: Milliseconds = 200
     cap_ms: Milliseconds = 5_000
     budget_ratio: float = Field(0.2, ge=0, le=10, description="Retries a backend gets per call, shared")
+    outage_ms: int = Field(
+        120_000,
+        ge=0,
+        le=3_600_000,
+        description="How long a chunk waits for a backend that refuses connections or answers 503 (a model reloads)",
+    )
 
     def policy(self) -> RetryPolicy:
         """The policy object that the planner and the workers use."""
-        return RetryPolicy(self.max_attempts, self.base_ms, self.cap_ms)
+        return RetryPolicy(self.max_attempts, self.base_ms, self.cap_ms, self.outage_ms)
 
 
 class KeyLimitArgs(_Section):

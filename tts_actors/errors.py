@@ -145,6 +145,12 @@ class DirectoryUnavailable(RetryLater):
     code = "directory_unavailable"
 
 
+class PoolRestarted(RetryLater):
+    """The backend pool is another one than the asker's leases are from; once they are reported it will grant again."""
+
+    code = "pool_restarted"
+
+
 class BackendsUnavailable(RetryLater):
     """No backend could be reached, or all of them were overloaded or failing."""
 
@@ -160,7 +166,8 @@ class StaleEpoch(TtsError):
 class BackendError(TtsError):
     """One attempt at a backend failed.
 
-    ``kind`` is one of ``connect``, ``timeout``, ``status``, ``reply_too_large``, ``bad_take``, ``cancelled``;
+    ``kind`` is one of ``connect`` (nobody was there), ``disconnect``, ``timeout``,
+    ``status``, ``reply_too_large``, ``bad_take``, ``cancelled``;
     ``status`` is the HTTP status if there was one; ``may_retry`` says whether another attempt can help;
     ``retry_after_seconds`` is what the backend asked for, if it asked.
     """

@@ -125,6 +125,8 @@ class SpeechRequest:
     language: str | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     ttl_seconds: int | None = None
+    patient: bool = True
+    """Whether chunks wait while a backend restarts or loads its model; nobody who listens wants that."""
     lexicon: tuple[tuple[str, str], ...] = ()  # (text, say)
     loudness: Loudness = Loudness.AUTO
 
@@ -383,3 +385,12 @@ class Lease:
 
     token: str
     backend: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseReport:
+    """How a call under a lease went, and whether the lease comes back or serves another call at once."""
+
+    token: str
+    attempt: Attempt
+    returned: bool

@@ -67,7 +67,7 @@ def plan_job(
         spans=split.spans,
         marks=split.marks,
         orchestrator_timeout_ms=timeout_ms,
-        run_timeout_ms=ACTIVATION_ALLOWANCE_MS + waves * retry.longest_ms(timeout_ms),
+        run_timeout_ms=ACTIVATION_ALLOWANCE_MS + (retry.outage_ms if request.patient else 0) + waves * retry.longest_ms(timeout_ms),
         poll_after_ms=min(5_000, max(250, 50 * waves)),
         timeouts=timeouts,
     )

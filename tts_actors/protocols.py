@@ -20,6 +20,7 @@ from tts_actors.models import (
     JobState,
     Lease,
     NewJob,
+    Priority,
     Quota,
     Reservation,
     SliceOrder,
@@ -172,8 +173,10 @@ class Backend(Protocol):
 class LeaseSource(Protocol):
     """Who may call which backend now; the limit holds over all jobs."""
 
-    async def acquire(self, job_id: str, *, usable: Collection[str], avoid: Collection[str]) -> Lease:
-        """Wait for permission to call one of ``usable``; ``avoid`` only if there is no other."""
+    async def acquire(
+        self, job_id: str, *, usable: Collection[str], avoid: Collection[str], priority: Priority
+    ) -> Lease:
+        """Wait for permission to call one of ``usable``; of ``avoid``, where it failed, only if there is no other."""
 
     def release(self, lease: Lease, attempt: Attempt) -> None:
         """Give the permission back and tell how the call went; never waits."""

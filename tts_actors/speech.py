@@ -68,6 +68,7 @@ class SpeechDoor:
         Raises, before any audio, whatever is wrong with the request, and what :func:`door_error` makes of backends'
         faults; the body of a longer text raises at its first block too.
         """
+        request = dataclasses.replace(request, patient=False)
         if len((await self._service.plan(request, text)).spans) == 1:
             return await self._short(tenant, request, text)
         plan = await self._service.plan(request, text, FIRST_CHARACTERS)
@@ -189,7 +190,7 @@ class SpeechDoor:
 
 def door_error(message: str, kind: str, status: int | None) -> TtsError:
     """A backend's last failure as the caller's: :class:`BackendsUnavailable` if a repeat can help."""
-    if kind == "connect" or (kind == "status" and (status in (408, 429) or (status or 0) >= 500)):
+    if kind in ("connect", "disconnect") or (kind == "status" and (status in (408, 429) or (status or 0) >= 500)):
         return BackendsUnavailable(f"no backend could speak this: {message}", RETRY_AFTER_SECONDS)
     return BackendError(message, kind, status, False)
 

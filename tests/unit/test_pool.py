@@ -1,17 +1,46 @@
-"""Leases: the limit holds, jobs take turns, a dead holder's lease comes back."""
+"""Leases: the limit holds and adapts, jobs take turns, failing backends are left alone, nothing is held for ever."""
 
 import asyncio
 
-from tts_actors.backends import BackendPool
-from tts_actors.models import Attempt, Lease
+import pytest
+
+from tts_actors.backends import BackendPool, incarnation_of
+from tts_actors.config import BackendArgs
+from tts_actors.errors import PoolRestarted
+from tts_actors.models import Attempt, Lease, LeaseReport, Priority
 
 
-def _report(lease: Lease) -> tuple[str, Attempt]:
-    return lease.token, Attempt(lease.backend, "ok", 1)
+class _Clock:
+    def __init__(self) -> None:
+        self.seconds = 1_000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def _pool(
+    limits: dict[str, int], lease_seconds: float = 60, clock: _Clock | None = None, **fields: float
+) -> BackendPool:
+    backends = [
+        BackendArgs.model_validate(
+            {"name": name, "protocol": "openai", "url": "http://127.0.0.1:1", "max_concurrency": limit, **fields}
+        )
+        for name, limit in limits.items()
+    ]
+    return BackendPool(backends, lease_seconds, now=clock or _Clock())
+
+
+def _report(lease: Lease, outcome: str = "ok", status: int | None = None, *, returned: bool = True) -> LeaseReport:
+    return LeaseReport(lease.token, Attempt(lease.backend, outcome, 10, status), returned)
+
+
+async def _figures(pool: BackendPool, name: str = "a") -> tuple[str, int]:
+    found = next(figures for figures in await pool.figures() if figures.name == name)
+    return found.breaker, found.limit
 
 
 async def test_no_more_leases_are_out_than_the_limit_allows() -> None:
-    pool = BackendPool({"a": 2}, lease_seconds=60)
+    pool = _pool({"a": 2})
     leases = await pool.acquire("job-1", ["a"], [], 5)
     assert len(leases) == 2
     waiting = asyncio.create_task(pool.acquire("job-1", ["a"], [], 5))
@@ -23,7 +52,7 @@ async def test_no_more_leases_are_out_than_the_limit_allows() -> None:
 
 
 async def test_jobs_that_wait_take_turns() -> None:
-    pool = BackendPool({"a": 2}, lease_seconds=60)
+    pool = _pool({"a": 2})
     held = await pool.acquire("long", ["a"], [], 2)
     long = asyncio.create_task(pool.acquire("long", ["a"], [], 100))
     await asyncio.sleep(0)
@@ -33,8 +62,22 @@ async def test_jobs_that_wait_take_turns() -> None:
     assert (len(await long), len(await short)) == (1, 1)
 
 
+async def test_interactive_work_goes_first() -> None:
+    pool = _pool({"a": 1})
+    held = await pool.acquire("first", ["a"], [], 1)
+    batch = asyncio.create_task(pool.acquire("batch", ["a"], [], 1, priority=Priority.BATCH))
+    await asyncio.sleep(0)
+    interactive = asyncio.create_task(pool.acquire("interactive", ["a"], [], 1))
+    await asyncio.sleep(0)
+    await pool.release([_report(held[0])])
+    lease = (await interactive)[0]
+    assert not batch.done()
+    await pool.release([_report(lease)])
+    assert len(await batch) == 1
+
+
 async def test_the_least_loaded_backend_is_chosen_and_avoided_ones_come_last() -> None:
-    pool = BackendPool({"a": 4, "b": 4}, lease_seconds=60)
+    pool = _pool({"a": 4, "b": 4})
     first = await pool.acquire("job-1", ["a", "b"], [], 4)
     assert sorted(lease.backend for lease in first) == ["a", "a", "b", "b"]
     other = await pool.acquire("job-1", ["a", "b"], ["a"], 1)
@@ -43,8 +86,17 @@ async def test_the_least_loaded_backend_is_chosen_and_avoided_ones_come_last() -
     assert [lease.backend for lease in only] == ["a"]
 
 
+async def test_weights_share_the_calls() -> None:
+    backends = [
+        BackendArgs(name=name, protocol="openai", url="http://127.0.0.1:1", max_concurrency=100, weight=weight)
+        for name, weight in (("a", 3.0), ("b", 1.0))
+    ]
+    leases = await BackendPool(backends, 60).acquire("job-1", ["a", "b"], [], 40)
+    assert sum(lease.backend == "a" for lease in leases) == 30
+
+
 async def test_a_lease_whose_holder_died_comes_back_by_itself() -> None:
-    pool = BackendPool({"a": 1}, lease_seconds=0.05)
+    pool = _pool({"a": 1}, lease_seconds=0.05)
     lost = await pool.acquire("job-1", ["a"], [], 1)
     found = await pool.acquire("job-2", ["a"], [], 1)
     assert found != lost
@@ -53,7 +105,7 @@ async def test_a_lease_whose_holder_died_comes_back_by_itself() -> None:
 
 
 async def test_an_asker_that_went_away_keeps_nothing() -> None:
-    pool = BackendPool({"a": 1}, lease_seconds=60)
+    pool = _pool({"a": 1})
     held = await pool.acquire("job-1", ["a"], [], 1)
     gone = asyncio.create_task(pool.acquire("job-2", ["a"], [], 1))
     await asyncio.sleep(0)
@@ -61,3 +113,90 @@ async def test_an_asker_that_went_away_keeps_nothing() -> None:
     await asyncio.wait({gone})
     await pool.release([_report(held[0])])
     assert len(await pool.acquire("job-3", ["a"], [], 1)) == 1
+
+
+@pytest.mark.parametrize(("outcome", "status"), [("timeout", None), ("status", 429), ("status", 503)])
+async def test_overload_lowers_the_limit_once_for_calls_that_failed_together(outcome: str, status: int | None) -> None:
+    clock = _Clock()
+    pool = _pool({"a": 10}, clock=clock)
+    leases = await pool.acquire("job-1", ["a"], [], 4)
+    await pool.release([_report(lease, outcome, status) for lease in leases])
+    assert await _figures(pool) == ("closed", 7)
+
+
+async def test_good_calls_raise_the_limit_again_but_never_above_the_configured_one() -> None:
+    clock = _Clock()
+    pool = _pool({"a": 4}, clock=clock, min_concurrency=2)
+    for _ in range(4):
+        clock.seconds += 1
+        await pool.release([_report(lease, "timeout") for lease in await pool.acquire("job-1", ["a"], [], 1)])
+    assert await _figures(pool) == ("closed", 2)
+    for _ in range(30):
+        await pool.release([_report(lease) for lease in await pool.acquire("job-1", ["a"], [], 1)])
+    assert await _figures(pool) == ("closed", 4)
+
+
+async def test_failures_in_a_row_open_the_breaker_and_one_good_probe_closes_it() -> None:
+    clock = _Clock()
+    pool = _pool({"a": 8, "b": 8}, clock=clock)
+    leases = await pool.acquire("job-1", ["a"], [], 5)
+    await pool.release([_report(lease, "connect") for lease in leases])
+    assert (await _figures(pool))[0] == "open"
+    others = await pool.acquire("job-1", ["a", "b"], [], 8)
+    assert {lease.backend for lease in others} == {"b"}
+    clock.seconds += 2.1
+    assert (await _figures(pool))[0] == "half_open"
+    probes = await pool.acquire("job-1", ["a", "b"], [], 8)
+    assert [lease.backend for lease in probes] == ["a"]
+    await pool.release([_report(probes[0], "connect")])
+    clock.seconds += 2.1
+    assert (await _figures(pool))[0] == "open"  # twice as long after a failed probe
+    clock.seconds += 2.0
+    await pool.release([_report(lease) for lease in await pool.acquire("job-1", ["a"], [], 8)])
+    assert (await _figures(pool))[0] == "closed"
+
+
+async def test_the_last_backend_is_never_shut_off_but_gets_one_call_at_a_time() -> None:
+    pool = _pool({"a": 8})
+    leases = await pool.acquire("job-1", ["a"], [], 5)
+    await pool.release([_report(lease, "connect") for lease in leases])
+    assert len(await pool.acquire("job-1", ["a"], [], 8)) == 1
+
+
+async def test_a_refused_text_says_nothing_about_the_backend() -> None:
+    pool = _pool({"a": 8})
+    leases = await pool.acquire("job-1", ["a"], [], 8)
+    await pool.release([_report(lease, "status", 400) for lease in leases])
+    figures = (await pool.figures())[0]
+    assert (figures.healthy, figures.limit, figures.errors) == (True, 8, {"status_400": 8})
+
+
+async def test_retries_of_a_backend_are_bounded_by_its_budget() -> None:
+    clock = _Clock()
+    pool = _pool({"a": 1_000}, clock=clock)
+    retries = await pool.acquire("job-1", ["a"], ["a"], 100)
+    assert len(retries) == 20
+    await pool.acquire("job-2", ["a"], [], 10)  # ten first calls earn two retries
+    assert len(await pool.acquire("job-1", ["a"], ["a"], 100)) == 2
+    clock.seconds += 1
+    assert len(await pool.acquire("job-1", ["a"], ["a"], 100)) == 2
+
+
+async def test_news_of_a_lease_that_was_passed_on_is_learnt_and_the_lease_stays_out() -> None:
+    pool = _pool({"a": 8})
+    lease = (await pool.acquire("job-1", ["a"], [], 1))[0]
+    await pool.release([_report(lease, returned=False)] * 3)
+    figures = (await pool.figures())[0]
+    assert (figures.in_flight, figures.p50_ms, figures.p95_ms) == (1, 10, 10)
+
+
+async def test_a_new_pool_wants_to_know_what_its_predecessor_handed_out() -> None:
+    old, new = _pool({"a": 3}), _pool({"a": 3})
+    held = await old.acquire("job-1", ["a"], [], 2)
+    with pytest.raises(PoolRestarted):
+        await new.acquire("job-1", ["a"], [], 3, known=incarnation_of(held[0]))
+    await new.adopt(held)
+    await new.adopt(held)
+    assert len(await new.acquire("job-1", ["a"], [], 3)) == 1
+    await new.release([_report(lease) for lease in held])
+    assert await new.in_flight() == {"a": 1}

@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping
 import aiohttp
 
 from tts_actors.backends.catalog import Catalog, Route
+from tts_actors.backends.gauge import BackendFigures
 from tts_actors.backends.openai import OpenAiBackend
 from tts_actors.backends.piper_http import PiperHttpBackend
-from tts_actors.backends.pool import BackendPool
+from tts_actors.backends.pool import BackendPool, incarnation_of
 from tts_actors.backends.raw_tts import RawTtsBackend
 from tts_actors.config import BackendArgs
 from tts_actors.protocols import Backend
@@ -24,4 +25,4 @@ def open_backend(args: BackendArgs, session: aiohttp.ClientSession, environ: Map
     return _ADAPTERS[args.protocol](args, session, environ)
 
 
-__all__ = ["BackendPool", "Catalog", "Route", "open_backend"]
+__all__ = ["BackendFigures", "BackendPool", "Catalog", "Route", "incarnation_of", "open_backend"]

@@ -44,8 +44,10 @@ class HttpEndpoint:
                 return response.status, response.headers, payload
         except aiohttp.ClientPayloadError as error:
             raise BadTake("the reply was cut off before its announced end") from error
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientConnectorError, ConnectionRefusedError) as error:
             raise BackendError(f"no connection: {type(error).__name__}", "connect") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise BackendError(f"the connection was lost: {type(error).__name__}", "disconnect") from error
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         parts: list[bytes] = []

@@ -1,49 +1,104 @@
 """Who may call which backend now: leases under per-backend limits, fair between jobs.
 
 A plain asyncio class without I/O; it runs as one actor, so that the limits hold over all jobs and nodes. A lease has a
-time to live: if the worker that holds it dies, the permission returns by itself.
+time to live: if the worker that holds it dies, the permission returns by itself. What the pool learns of each backend
+is in ``gauge.py``.
 """
 
 import asyncio
 import itertools
+import secrets
+import time
 from collections import OrderedDict, deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from tts_actors.models import Attempt, Lease
+from tts_actors.backends.gauge import BackendFigures, Breaker, Gauge
+from tts_actors.config import BackendArgs
+from tts_actors.errors import PoolRestarted
+from tts_actors.models import Lease, LeaseReport, Priority
 
 MAX_WAIT_SECONDS = 20.0
 """How long one request for leases is kept open; the asker asks again (a dead asker is forgotten that way)."""
 
+LOOK_AGAIN_SECONDS = 0.25
+"""While somebody waits: how often time alone (an open breaker, a spent retry budget) is given a chance to help."""
+
+
+def incarnation_of(lease: Lease) -> str:
+    """Which incarnation of the pool handed the lease out: its tokens begin so."""
+    return lease.token.partition("-")[0]
+
 
 @dataclass(slots=True)
 class _Waiter:
+    job_id: str
+    priority: Priority
     wanted: int
     usable: frozenset[str]
-    avoid: frozenset[str]
+    retry: bool
     future: asyncio.Future[list[Lease]]
     granted: list[Lease] = field(default_factory=list)
 
 
 class BackendPool:
-    """Hands out leases. ``limits`` is calls at once per backend, ``lease_seconds`` the life of a lease."""
+    """Hands out leases for ``backends``. ``lease_seconds`` is the life of a lease, ``budget_ratio`` the retries that a
+    backend is sent per first call.
 
-    def __init__(self, limits: Mapping[str, int], lease_seconds: float) -> None:
-        self._limits = dict(limits)
+    Nothing is granted in the first ``grace_seconds``: after a crash of an earlier pool its lease holders report first.
+    """
+
+    def __init__(
+        self,
+        backends: Iterable[BackendArgs],
+        lease_seconds: float,
+        *,
+        budget_ratio: float = 0.2,
+        grace_seconds: float = 0.0,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._gauges: dict[str, Gauge] = {}
+        self._weights: dict[str, float] = {}
+        for backend in backends:
+            lowest = min(backend.min_concurrency, backend.max_concurrency)
+            self._gauges[backend.name] = Gauge(
+                backend.name, lowest=lowest, highest=backend.max_concurrency, budget_ratio=budget_ratio, now=now
+            )
+            self._weights[backend.name] = backend.weight
         self._lease_seconds = lease_seconds
+        self._now = now
+        self._closed_until = now() + grace_seconds
+        self._incarnation = secrets.token_hex(4)
         self._tokens = itertools.count(1)
-        self._held: dict[str, dict[str, asyncio.TimerHandle]] = {name: {} for name in limits}
-        self._waiting: OrderedDict[str, deque[_Waiter]] = OrderedDict()
+        self._held: dict[str, dict[str, asyncio.TimerHandle]] = {name: {} for name in self._gauges}
+        # Per priority: the jobs that wait, in turn, each with its requests.
+        self._waiting: dict[Priority, OrderedDict[str, deque[_Waiter]]] = {
+            priority: OrderedDict() for priority in (Priority.INTERACTIVE, Priority.BATCH)
+        }
+        self._looking: asyncio.TimerHandle | None = None
 
-    async def acquire(self, job_id: str, usable: Collection[str], avoid: Collection[str], wanted: int) -> list[Lease]:
+    async def acquire(
+        self,
+        job_id: str,
+        usable: Collection[str],
+        avoid: Collection[str],
+        wanted: int,
+        *,
+        priority: Priority = Priority.INTERACTIVE,
+        known: str | None = None,
+    ) -> list[Lease]:
         """Between one and ``wanted`` leases for backends in ``usable``; empty if none came free in time.
 
-        ``avoid`` names backends to be used only if no other is usable at all.
+        ``avoid`` names backends that this chunk has failed on: used only if no other is usable at all, and charged to
+        the retry budget. ``known`` is the incarnation that the asker's leases are from: raises
+        :class:`PoolRestarted` if that was another, for the asker must :meth:`adopt` them first.
         """
-        loop = asyncio.get_running_loop()
+        if known is not None and known != self._incarnation:
+            raise PoolRestarted("the backend pool has been restarted: report the leases you hold")
         preferred = frozenset(usable) - frozenset(avoid) or frozenset(usable)
-        waiter = _Waiter(wanted, preferred, frozenset(avoid), loop.create_future())
-        self._waiting.setdefault(job_id, deque()).append(waiter)
+        future: asyncio.Future[list[Lease]] = asyncio.get_running_loop().create_future()
+        waiter = _Waiter(job_id, priority, wanted, preferred, bool(avoid), future)
+        self._waiting[priority].setdefault(job_id, deque()).append(waiter)
         self._grant()
         try:
             return await asyncio.wait_for(asyncio.shield(waiter.future), MAX_WAIT_SECONDS)
@@ -52,63 +107,105 @@ class BackendPool:
             return waiter.granted if waiter.future.done() else []
         except asyncio.CancelledError:
             self._take_back(waiter.granted)
-            self._withdraw(job_id, waiter)
+            self._withdraw(waiter)
             self._grant()
             raise
         finally:
-            self._withdraw(job_id, waiter)
+            self._withdraw(waiter)
 
-    async def release(self, reports: Sequence[tuple[str, Attempt]]) -> None:
-        """Give leases back by token, each with how its call went; unknown tokens have run out before."""
-        for token, attempt in reports:
-            timer = self._held.get(attempt.backend, {}).pop(token, None)
-            if timer is not None:
-                timer.cancel()
+    async def release(self, reports: Sequence[LeaseReport]) -> None:
+        """Learn how calls went, and take the leases back that are done with; unknown ones have run out before."""
+        for report in reports:
+            gauge = self._gauges.get(report.attempt.backend)
+            if gauge is None:
+                continue
+            gauge.learn(report.attempt)
+            if report.returned:
+                self._drop(report.attempt.backend, report.token)
         self._grant()
+
+    async def adopt(self, leases: Sequence[Lease]) -> None:
+        """Count leases that an earlier incarnation handed out, and whose calls are still running."""
+        for lease in leases:
+            if lease.backend in self._held and lease.token not in self._held[lease.backend]:
+                self._hold(lease)
 
     async def in_flight(self) -> dict[str, int]:
         """Leases out, per backend."""
         return {name: len(leases) for name, leases in self._held.items()}
 
+    async def figures(self) -> list[BackendFigures]:
+        """All backends as an operator sees them."""
+        return [gauge.figures(len(self._held[name])) for name, gauge in self._gauges.items()]
+
     def _grant(self) -> None:
-        """One lease a job in turn, until nothing fits: a long job cannot starve a short one."""
+        """Interactive jobs before batch jobs; among equals one lease a job in turn: no long job starves a short one."""
+        if self._now() >= self._closed_until:
+            for jobs in self._waiting.values():
+                self._grant_in_turn(jobs)
+        if any(self._waiting.values()) and self._looking is None:
+            self._looking = asyncio.get_running_loop().call_later(LOOK_AGAIN_SECONDS, self._look_again)
+
+    def _look_again(self) -> None:
+        self._looking = None
+        self._grant()
+
+    def _grant_in_turn(self, jobs: OrderedDict[str, deque[_Waiter]]) -> None:
+        served: list[_Waiter] = []
         progress = True
-        served: list[tuple[str, _Waiter]] = []
-        while progress and self._waiting:
+        while progress:
             progress = False
-            for job_id in list(self._waiting):
-                waiter = self._waiting[job_id][0]
-                backend = self._least_loaded(waiter.usable)
-                if backend is None:
+            for job_id in list(jobs):
+                for waiter in jobs[job_id]:
+                    backend = self._choose(waiter)
+                    if backend is not None:
+                        break
+                else:
                     continue
                 progress = True
-                waiter.granted.append(self._lease(backend))
+                waiter.granted.append(self._lease(backend, retry=waiter.retry))
                 if len(waiter.granted) == 1:
-                    served.append((job_id, waiter))
-                self._waiting.move_to_end(job_id)
+                    served.append(waiter)
+                jobs.move_to_end(job_id)
                 if len(waiter.granted) == waiter.wanted:
-                    self._withdraw(job_id, waiter)
-        for job_id, waiter in served:
-            if len(waiter.granted) < waiter.wanted:
-                self._withdraw(job_id, waiter)
+                    self._withdraw(waiter)
+        for waiter in served:
+            self._withdraw(waiter)
             if waiter.future.done():  # the asker is gone
                 self._take_back(waiter.granted)
             else:
                 waiter.future.set_result(waiter.granted)
 
-    def _least_loaded(self, usable: frozenset[str]) -> str | None:
+    def _choose(self, waiter: _Waiter) -> str | None:
+        """The least loaded backend that may take a call of this waiter now."""
+        usable = [name for name in waiter.usable if name in self._gauges]
+        anyone_well = any(self._gauges[name].breaker is Breaker.CLOSED for name in usable)
         free = [
-            (len(self._held[name]) / self._limits[name], name)
+            (len(self._held[name]) / (self._gauges[name].limit * self._weights[name]), name)
             for name in usable
-            if name in self._limits and len(self._held[name]) < self._limits[name]
+            if len(self._held[name]) < self._places(name, anyone_well)
+            and (not waiter.retry or self._gauges[name].retry_allowed())
         ]
         return min(free)[1] if free else None
 
-    def _lease(self, backend: str) -> Lease:
-        token = f"{next(self._tokens)}"
+    def _places(self, name: str, anyone_well: bool) -> int:
+        """Calls that a backend may have at once: one if it is being probed, or open but nobody else is left."""
+        gauge = self._gauges[name]
+        if gauge.breaker is Breaker.CLOSED:
+            return gauge.limit
+        return 1 if gauge.breaker is Breaker.HALF_OPEN or not anyone_well else 0
+
+    def _lease(self, backend: str, *, retry: bool) -> Lease:
+        lease = Lease(f"{self._incarnation}-{next(self._tokens)}", backend)
+        self._hold(lease)
+        self._gauges[backend].granted(retry=retry)
+        return lease
+
+    def _hold(self, lease: Lease) -> None:
         loop = asyncio.get_running_loop()
-        self._held[backend][token] = loop.call_later(self._lease_seconds, self._expire, backend, token)
-        return Lease(token, backend)
+        self._held[lease.backend][lease.token] = loop.call_later(
+            self._lease_seconds, self._expire, lease.backend, lease.token
+        )
 
     def _expire(self, backend: str, token: str) -> None:
         if self._held[backend].pop(token, None) is not None:
@@ -116,15 +213,19 @@ class BackendPool:
 
     def _take_back(self, leases: Sequence[Lease]) -> None:
         for lease in leases:
-            timer = self._held[lease.backend].pop(lease.token, None)
-            if timer is not None:
-                timer.cancel()
+            self._drop(lease.backend, lease.token)
 
-    def _withdraw(self, job_id: str, waiter: _Waiter) -> None:
-        queue = self._waiting.get(job_id)
+    def _drop(self, backend: str, token: str) -> None:
+        timer = self._held[backend].pop(token, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _withdraw(self, waiter: _Waiter) -> None:
+        jobs = self._waiting[waiter.priority]
+        queue = jobs.get(waiter.job_id)
         if queue is None:
             return
         if waiter in queue:
             queue.remove(waiter)
         if not queue:
-            del self._waiting[job_id]
+            del jobs[waiter.job_id]

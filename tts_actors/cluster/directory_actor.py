@@ -8,12 +8,12 @@ import ray
 import structlog
 
 from tts_actors import metrics
-from tts_actors.backends import BackendPool
 from tts_actors.cluster.actors import actor_class
 from tts_actors.cluster.calls import answer
 from tts_actors.cluster.dispatch import warm_worker
 from tts_actors.cluster.job_actors import RaySpawner
 from tts_actors.cluster.metrics import record_with_ray
+from tts_actors.cluster.pool_actor import PoolActor
 from tts_actors.config import AppArgs
 from tts_actors.directory import JobDirectory
 from tts_actors.errors import DirectoryUnavailable
@@ -63,9 +63,7 @@ class DirectoryActor:
         args = self._args
         owner = ray.get_runtime_context().get_session_name()
         longest_seconds = args.timeouts.cap_ms / 1_000
-        self._pool = actor_class(BackendPool, max_restarts=-1).remote(
-            {b.name: b.max_concurrency for b in args.backends}, longest_seconds + LEASE_MARGIN_SECONDS
-        )
+        self._pool = actor_class(PoolActor, max_restarts=-1).remote(args, longest_seconds + LEASE_MARGIN_SECONDS)
         self._directory = JobDirectory(
             spawner=RaySpawner(args, owner, self._pool),
             store=SqlJobStore(args.store_url),

@@ -19,7 +19,7 @@ from tts_actors.directory import JobDirectory
 from tts_actors.errors import DirectoryUnavailable
 from tts_actors.job_actor import ActorTools, JobActor
 from tts_actors.job_service import JobService
-from tts_actors.models import Activation, Attempt, JobState, Lease, SliceOrder, SliceProgress
+from tts_actors.models import Activation, Attempt, JobState, Lease, LeaseReport, Priority, SliceOrder, SliceProgress
 from tts_actors.protocols import Dispatch
 from tts_actors.stores import ObjectClipStore, SqlJobStore, migrate
 
@@ -33,14 +33,16 @@ class DirectLeases:
         self._pool = pool
         self._releases: set[asyncio.Task[None]] = set()
 
-    async def acquire(self, job_id: str, *, usable: Collection[str], avoid: Collection[str]) -> Lease:
+    async def acquire(
+        self, job_id: str, *, usable: Collection[str], avoid: Collection[str], priority: Priority
+    ) -> Lease:
         while True:
-            leases = await self._pool.acquire(job_id, usable, avoid, 1)
+            leases = await self._pool.acquire(job_id, usable, avoid, 1, priority=priority)
             if leases:
                 return leases[0]
 
     def release(self, lease: Lease, attempt: Attempt) -> None:
-        task = asyncio.create_task(self._pool.release([(lease.token, attempt)]))
+        task = asyncio.create_task(self._pool.release([LeaseReport(lease.token, attempt, returned=True)]))
         self._releases.add(task)
         task.add_done_callback(self._releases.discard)
 
@@ -113,8 +115,7 @@ async def running_service(args: AppArgs) -> AsyncIterator[LocalService]:
     """A service on the configured stores and backends; everything stops with the context."""
     await migrate(args.store_url)
     store, clips = SqlJobStore(args.store_url), ObjectClipStore(args.clip_url)
-    limits = {backend.name: backend.max_concurrency for backend in args.backends}
-    pool = BackendPool(limits, lease_seconds=args.timeouts.cap_ms / 1_000 + 15)
+    pool = BackendPool(args.backends, args.timeouts.cap_ms / 1_000 + 15, budget_ratio=args.retry.budget_ratio)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session:
         tools = WorkerTools(
             backends={b.name: open_backend(b, session, os.environ) for b in args.backends},

@@ -1,0 +1,22 @@
+"""The backend pool as a Ray actor: a child of the directory that Ray starts again by itself."""
+
+import ray
+
+from tts_actors.backends import BackendPool
+from tts_actors.config import AppArgs
+
+GRACE_SECONDS = 1.0
+"""What a restarted pool waits before it grants: the workers that hold leases of its predecessor report them."""
+
+
+class PoolActor(BackendPool):
+    """A :class:`BackendPool` that knows whether it replaces one that died."""
+
+    def __init__(self, args: AppArgs, lease_seconds: float) -> None:
+        restarted = ray.get_runtime_context().was_current_actor_reconstructed
+        super().__init__(
+            args.backends,
+            lease_seconds,
+            budget_ratio=args.retry.budget_ratio,
+            grace_seconds=GRACE_SECONDS if restarted else 0.0,
+        )
