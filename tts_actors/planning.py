@@ -62,12 +62,13 @@ def plan_job(
         )
     longest = max(span.characters for span in split.spans)
     timeout_ms = timeouts.timeout_ms(longest)
+    patience_ms = retry.outage_ms if request.patient else 0
     waves = math.ceil(len(split.spans) / bounds.concurrency)
     return JobPlan(
         spans=split.spans,
         marks=split.marks,
         orchestrator_timeout_ms=timeout_ms,
-        run_timeout_ms=ACTIVATION_ALLOWANCE_MS + (retry.outage_ms if request.patient else 0) + waves * retry.longest_ms(timeout_ms),
+        run_timeout_ms=ACTIVATION_ALLOWANCE_MS + patience_ms + waves * retry.longest_ms(timeout_ms),
         poll_after_ms=min(5_000, max(250, 50 * waves)),
         timeouts=timeouts,
     )
