@@ -2,10 +2,11 @@
 
 import sys
 
-from benchmarks import forty_chunks, many_chunks, speech_door, whole_book
+from benchmarks import forty_chunks, long_job, many_chunks, speech_door, whole_book
 
 MEASUREMENTS = {
     "forty_chunks": forty_chunks.main,
+    "long_job": long_job.main,
     "many_chunks": many_chunks.main,
     "speech_door": speech_door.main,
     "whole_book": whole_book.main,

@@ -10,6 +10,7 @@ import os
 from contextlib import AsyncExitStack
 from typing import Any, cast
 
+import ray
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.serve import Application
@@ -28,7 +29,7 @@ from tts_actors.errors import BackendError, ConfigError
 from tts_actors.job_service import JobService
 from tts_actors.logs import configure_logs
 from tts_actors.single_call import SingleCall
-from tts_actors.stores import ObjectClipStore, SqlJobStore, migrate
+from tts_actors.stores import ObjectClipStore, SqlJobStore, check_stores, check_writable, migrate
 
 
 @serve.deployment(name="ingress")
@@ -128,6 +129,9 @@ def _http_host() -> str:
 def build_app(args: AppArgs) -> Application:
     """The service. ``args`` is the YAML's ``args`` tree; a field it does not know fails the deploy by name."""
     check_exposure(args.auth, _http_host(), os.environ)  # here too: a replica's failure is tried three times first
+    nodes = sum(bool(node["Alive"]) for node in cast("Any", ray).nodes()) if ray.is_initialized() else 1
+    check_stores(args.store_url, args.clip_url, nodes)
+    check_writable(args.store_url, args.clip_url)
     return cast("Any", Ingress).bind(args)  # type: ignore[no-any-return]
 
 

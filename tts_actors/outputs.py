@@ -37,6 +37,9 @@ GAP_SAMPLES = SAMPLE_RATE_HZ
 READ_BYTES = 1024 * 1024
 """Size of the pieces in which a file is handed on (at most twice this): bounds memory per reader."""
 
+DAMAGE_RETRY_SECONDS = 60.0
+"""What a caller is told to wait when a clip is missing or damaged: an operator may bring it back."""
+
 ENCODER_VERSION = "1"
 """Part of every ETag: raise it when encoders or their settings change."""
 
@@ -124,11 +127,30 @@ class JoinedOutput:
         while start < end:
             stop = min(end, start + READ_BYTES, spoken if start < spoken else end)
             if segment.clip is not None and start < spoken:
-                offset = WAV_HEADER_BYTES
-                yield stop - start, self._clips.get_range(segment.clip.key, offset + start, offset + stop)
+                yield stop - start, self._spoken(segment, start, stop, whole=start == 0 and stop == spoken)
             else:
                 yield stop - start, _ready(bytes(stop - start))
             start = stop
+
+    async def _spoken(self, segment: Segment, start: int, stop: int, *, whole: bool) -> bytes:
+        """Samples of a clip; a clip read as a whole is checked against its row, a part of one by its size only."""
+        clip = segment.clip
+        assert clip is not None  # noqa: S101 - a gap has no clip to read
+        if whole:
+            return checked_clip(segment, await self._clips.get(clip.key))[WAV_HEADER_BYTES:]
+        data = await self._clips.get_range(clip.key, WAV_HEADER_BYTES + start, WAV_HEADER_BYTES + stop)
+        if len(data) != stop - start:
+            raise StoreUnavailable(f"the clip of chunk {segment.index} is damaged", DAMAGE_RETRY_SECONDS)
+        return data
+
+
+def checked_clip(segment: Segment, body: bytes | None) -> bytes:
+    """The clip's object if it is the one that its row tells of; raises :class:`StoreUnavailable` otherwise."""
+    if body is None:
+        raise StoreUnavailable(f"the clip of chunk {segment.index} is missing", DAMAGE_RETRY_SECONDS)
+    if segment.clip is None or hashlib.sha256(body).hexdigest() != segment.clip.sha256:
+        raise StoreUnavailable(f"the clip of chunk {segment.index} is damaged", DAMAGE_RETRY_SECONDS)
+    return body
 
 
 async def _ready(data: bytes) -> bytes:
@@ -206,13 +228,7 @@ def _pieces(segments: Sequence[Segment], fetch: Callable[[str], bytes | None]) -
         if segment.clip is None:
             silence += GAP_SAMPLES
         else:
-            body = fetch(segment.clip.key)
-            if body is None:
-                raise StoreUnavailable(f"the clip of chunk {segment.index} is missing", 5.0)
-            try:
-                yield pcm_of_wav(body)
-            except ValueError as error:
-                raise StoreUnavailable(f"the clip of chunk {segment.index} is damaged", 60.0) from error
+            yield pcm_of_wav(checked_clip(segment, fetch(segment.clip.key)))
         if silence:
             yield np.zeros(silence, np.int16)
 

@@ -18,25 +18,44 @@ T = TypeVar("T")
 BUSY_TIMEOUT_MS = 10_000
 """How long an SQLite writer waits for another before the store counts as unavailable."""
 
+COMMAND_SECONDS = 10.0
+"""How long a database server may take for one statement before it counts as unavailable: some never answer."""
+
+CONNECT_SECONDS = 5.0
+"""How long opening a connection, or waiting for a free one, may take."""
+
+POOL_SIZE = 2
+"""Connections to a database server that a process keeps. Every job actor is a process and needs one; a server's default
+is 100 in all."""
+
+POOL_OVERFLOW = 8
+"""Further connections while many requests come at once; they are closed afterwards."""
+
+ADMISSION_LOCK = 0x7474_735F_6A6F_6273
+"""PostgreSQL's advisory lock of this service ("tts_jobs"): one admission, or one migration, at a time."""
+
 READERS = 4
 """Threads that read SQLite: readers do not wait for the writer (WAL), and more than cores would only switch."""
 
 
 class Database(Protocol):
-    """Runs functions on connections: ``read`` outside a transaction, ``write`` inside one that commits at the end."""
+    """Runs functions on connections: ``read`` outside a transaction, ``write`` inside one that commits at the end.
+
+    Between the start and the commit of a write that wants to be ``alone`` no other such write runs, in any process.
+    """
 
     async def read(self, operation: Callable[[sa.Connection], T]) -> T: ...
 
-    async def write(self, operation: Callable[[sa.Connection], T]) -> T: ...
+    async def write(self, operation: Callable[[sa.Connection], T], *, alone: bool = False) -> T: ...
 
     async def close(self) -> None: ...
 
 
-def open_database(store_url: str) -> Database:
+def open_database(store_url: str, *, command_seconds: float | None = COMMAND_SECONDS) -> Database:
     """The database of the URL; connections are made at first use."""
     if sa.make_url(store_url).get_backend_name() == "sqlite":
         return SqliteDatabase(store_url)
-    return AsyncDatabase(store_url)
+    return AsyncDatabase(store_url, command_seconds=command_seconds)
 
 
 class SqliteDatabase:
@@ -50,16 +69,20 @@ class SqliteDatabase:
         # One writer a process: a second one would only wait for the first, and wait badly (SQLite polls).
         self._writer = ThreadPoolExecutor(1, "sqlite-write")
         self._local = threading.local()
+        self._connections: list[sa.Connection] = []
 
     async def read(self, operation: Callable[[sa.Connection], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._run, operation)
 
-    async def write(self, operation: Callable[[sa.Connection], T]) -> T:
+    async def write(self, operation: Callable[[sa.Connection], T], *, alone: bool = False) -> T:
+        # SQLite has one writer at a time: each is alone.
         return await asyncio.get_running_loop().run_in_executor(self._writer, self._transact, operation)
 
     async def close(self) -> None:
         for executor in (self._readers, self._writer):
             await asyncio.to_thread(executor.shutdown)
+        for connection in self._connections:
+            connection.close()
         self._engine.dispose()
 
     def _run(self, operation: Callable[[sa.Connection], T]) -> T:
@@ -71,10 +94,13 @@ class SqliteDatabase:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         try:
             result = operation(connection)
+            connection.exec_driver_sql("COMMIT")
         except BaseException:
-            connection.exec_driver_sql("ROLLBACK")
+            # A full disk has rolled it back already, or has left a failed commit open.
+            driver = connection.connection.driver_connection
+            if driver is not None and driver.in_transaction:
+                connection.exec_driver_sql("ROLLBACK")
             raise
-        connection.exec_driver_sql("COMMIT")
         return result
 
     def _connection(self) -> sa.Connection:
@@ -83,6 +109,7 @@ class SqliteDatabase:
         if connection is None:
             connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
             self._local.connection = connection
+            self._connections.append(connection)
         return connection
 
 
@@ -94,20 +121,34 @@ def _configure_sqlite(connection: Any, _record: Any) -> None:
 
 
 class AsyncDatabase:
-    """A database server through SQLAlchemy's asyncio engine."""
+    """A database server through SQLAlchemy's asyncio engine, at PostgreSQL's READ COMMITTED.
 
-    def __init__(self, store_url: str) -> None:
+    That is enough: every claim and every fenced write is one ``UPDATE`` whose condition PostgreSQL checks again on the
+    newest row after waiting for another writer. Only admission counts rows of others; it runs ``alone``.
+    """
+
+    def __init__(self, store_url: str, *, command_seconds: float | None = COMMAND_SECONDS) -> None:
         from sqlalchemy.ext.asyncio import create_async_engine
 
-        self._engine = create_async_engine(store_url, pool_pre_ping=True)
+        self._engine = create_async_engine(
+            store_url,
+            pool_size=POOL_SIZE,
+            max_overflow=POOL_OVERFLOW,
+            pool_timeout=CONNECT_SECONDS,
+            pool_pre_ping=True,
+            connect_args={"timeout": CONNECT_SECONDS, "command_timeout": command_seconds},
+        )
         self._reading = self._engine.execution_options(isolation_level="AUTOCOMMIT")
 
     async def read(self, operation: Callable[[sa.Connection], T]) -> T:
         async with self._reading.connect() as connection:
             return await connection.run_sync(operation)
 
-    async def write(self, operation: Callable[[sa.Connection], T]) -> T:
+    async def write(self, operation: Callable[[sa.Connection], T], *, alone: bool = False) -> T:
         async with self._engine.begin() as connection:
+            if alone:
+                # Held until the commit: the next one counts what this one has made.
+                await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ADMISSION_LOCK)))
             return await connection.run_sync(operation)
 
     async def close(self) -> None:

@@ -6,10 +6,10 @@ raises :class:`StaleEpoch` and changes nothing. The operations are in ``operatio
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError
 
 from tts_actors import metrics
 from tts_actors.errors import StoreUnavailable
@@ -28,6 +28,7 @@ from tts_actors.models import (
 )
 from tts_actors.stores import operations, quotas
 from tts_actors.stores.engines import open_database
+from tts_actors.stores.troubles import translated
 
 T = TypeVar("T")
 
@@ -40,7 +41,7 @@ class SqlJobStore:
 
     async def create_job(self, job: NewJob, admit: Callable[[Backlog], int]) -> tuple[JobRecord, bool]:
         try:
-            return await self._write(operations.create_job(job, admit)), True
+            return await self._write(operations.create_job(job, admit), alone=True), True
         except IntegrityError as error:
             existing = await self._existing(job)
             if existing is None:
@@ -101,7 +102,7 @@ class SqlJobStore:
         return await self._write(operations.finish(job_id, epoch, ending, results, counts))
 
     async def requeue(self, job_id: str, *, now_ms: int, deadline_at_ms: int, quota: Quota = NO_QUOTA) -> JobRecord:
-        return await self._write(operations.requeue(job_id, quota, now_ms, deadline_at_ms))
+        return await self._write(operations.requeue(job_id, quota, now_ms, deadline_at_ms), alone=True)
 
     async def charge(self, tenant: str, quota: Quota, characters: int, *, now_ms: int) -> None:
         await self._write(quotas.charge(tenant, quota, characters, now_ms))
@@ -133,23 +134,9 @@ class SqlJobStore:
         await self._database.close()
 
     async def _read(self, operation: Callable[[sa.Connection], T]) -> T:
-        with _Translated(), metrics.timed(metrics.STORE, "job_read"):
+        with translated(), metrics.timed(metrics.STORE, "job_read"):
             return await self._database.read(operation)
 
-    async def _write(self, operation: Callable[[sa.Connection], T]) -> T:
-        with _Translated(), metrics.timed(metrics.STORE, "job_write"):
-            return await self._database.write(operation)
-
-
-class _Translated:
-    """Turns whatever the database driver raises into :class:`StoreUnavailable`; broken constraints pass."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        if isinstance(error, IntegrityError) or not isinstance(error, SQLAlchemyError | OSError):
-            return
-        # Only the kind of the driver's error: its message holds the statement's parameters, the caller's text.
-        origin = error.orig if isinstance(error, DBAPIError) else error
-        raise StoreUnavailable(f"the job store failed: {type(origin).__name__}", 5.0) from error
+    async def _write(self, operation: Callable[[sa.Connection], T], *, alone: bool = False) -> T:
+        with translated(), metrics.timed(metrics.STORE, "job_write"):
+            return await self._database.write(operation, alone=alone)

@@ -9,6 +9,7 @@ from alembic import command
 from alembic.config import Config
 
 from tts_actors.stores.engines import open_database
+from tts_actors.stores.troubles import translated
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -22,7 +23,15 @@ def sqlite_path(store_url: str) -> Path | None:
 
 
 async def migrate(store_url: str) -> None:
-    """Create or upgrade the schema; does nothing when it is current. Safe to call from several processes at once."""
+    """Create or upgrade the schema; does nothing when it is current. Safe to call from several processes at once.
+
+    Raises :class:`StoreUnavailable` if the database cannot be reached or written.
+    """
+    with translated():
+        await _migrate(store_url)
+
+
+async def _migrate(store_url: str) -> None:
     path = sqlite_path(store_url)
     if path is None:
         await _upgrade(store_url)
@@ -42,8 +51,8 @@ async def _upgrade(store_url: str) -> None:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
-    database = open_database(store_url)
+    database = open_database(store_url, command_seconds=None)
     try:
-        await database.write(upgrade)
+        await database.write(upgrade, alone=True)
     finally:
         await database.close()

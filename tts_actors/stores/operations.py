@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert as upsert
 
 from tts_actors.errors import Conflict, NotFound, StaleEpoch
 from tts_actors.models import (
@@ -49,6 +50,9 @@ _BACKLOG = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(jobs.c.run_ti
     jobs.c.state == JobState.QUEUED.value
 )
 _GET_CHUNKS = sa.select(chunks).where(chunks.c.job_id == sa.bindparam("job_id")).order_by(chunks.c.chunk_index)
+# A writer that lost its connection during the commit does not know whether it was made and writes again. The form is
+# PostgreSQL's; SQLite has the same.
+_ADD_CHUNKS = upsert(chunks).on_conflict_do_nothing(index_elements=["job_id", "chunk_index"])
 _GET_NEWS = (
     sa.select(chunks)
     .where(
@@ -241,7 +245,7 @@ def _counted(counts: JobCounts) -> dict[str, Any]:
 
 def _insert_results(connection: sa.Connection, job_id: str, version: int, results: Sequence[ChunkResult]) -> None:
     if results:
-        connection.execute(chunks.insert(), [chunk_row(job_id, version, result) for result in results])
+        connection.execute(_ADD_CHUNKS, [chunk_row(job_id, version, result) for result in results])
 
 
 def _fenced(connection: sa.Connection, job_id: str, epoch: int, values: dict[str, Any]) -> int:

@@ -1,5 +1,7 @@
 """The job store's tables. A change here needs a migration beside it (a test compares the two)."""
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -11,15 +13,48 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    TypeDecorator,
     UniqueConstraint,
 )
+from sqlalchemy.engine import Dialect
 
 metadata = MetaData()
+
+_ESCAPES = (("\x1a", "\x1as"), ("\0", "\x1a0"))
+
+
+class AnyString(TypeDecorator[str]):
+    """A string of any characters: PostgreSQL cannot store U+0000, so it writes SUB and 0 (for SUB: SUB and s)."""
+
+    impl: Any = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        if value is None or dialect.name == "sqlite":
+            return value
+        for plain, escaped in _ESCAPES:
+            value = value.replace(plain, escaped)
+        return value
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
+        if value is None or dialect.name == "sqlite":
+            return value
+        for plain, escaped in reversed(_ESCAPES):
+            value = value.replace(escaped, plain)
+        return value
+
+
+class AnyId(AnyString):
+    """The same for ids: those that callers ask for may be anything."""
+
+    impl = String
+    cache_ok = True
+
 
 jobs = Table(
     "jobs",
     metadata,
-    Column("id", String(64), primary_key=True),
+    Column("id", AnyId(64), primary_key=True),
     Column("tenant", String(64), nullable=False),
     Column("state", String(24), nullable=False),
     Column("version", Integer, nullable=False),
@@ -48,7 +83,7 @@ jobs = Table(
     Column("expires_at_ms", BigInteger),
     Column("deadline_at_ms", BigInteger, nullable=False),
     Column("error_code", String(64)),
-    Column("error_message", Text),
+    Column("error_message", AnyString),
     UniqueConstraint("tenant", "idempotency_key", name="uq_jobs_idempotency_key"),
     Index("ix_jobs_alarm", "next_alarm_at_ms"),
     Index("ix_jobs_queue", "state", "priority", "created_at_ms"),
@@ -58,22 +93,22 @@ jobs = Table(
 job_inputs = Table(
     "job_inputs",
     metadata,
-    Column("job_id", String(64), ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
-    Column("text", Text, nullable=False),
+    Column("job_id", AnyId(64), ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("text", AnyString, nullable=False),
     Column("plan", Text, nullable=False),
 )
 
 chunks = Table(
     "chunks",
     metadata,
-    Column("job_id", String(64), ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("job_id", AnyId(64), ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
     Column("chunk_index", Integer, nullable=False),
     Column("version", Integer, nullable=False),
     Column("timeout_ms", Integer, nullable=False),
     Column("clip_key", String(255)),
     Column("samples", BigInteger),
     Column("sha256", String(64)),
-    Column("error", Text),
+    Column("error", AnyString),
     Column("attempts", Text, nullable=False),
     PrimaryKeyConstraint("job_id", "chunk_index"),
 )

@@ -84,13 +84,14 @@ class LocalSpawner:
 
     args: AppArgs
     dispatch: Dispatch
+    owner: str = OWNER
 
     def __post_init__(self) -> None:
         self.handles: dict[str, LocalJobHandle] = {}
 
     async def spawn(self, job_id: str, *, rehearse: bool = False) -> LocalJobHandle:
         def open_tools() -> ActorTools:
-            return ActorTools(SqlJobStore(self.args.store_url), self.dispatch, self.args, OWNER)
+            return ActorTools(SqlJobStore(self.args.store_url), self.dispatch, self.args, self.owner)
 
         self.handles[job_id] = LocalJobHandle(JobActor(job_id, open_tools))
         await self.handles[job_id].actor.ready(rehearse=rehearse)

@@ -1,0 +1,83 @@
+"""What a clip store must do; every test runs on a directory and on an S3 server."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from tts_actors.errors import StoreUnavailable
+from tts_actors.stores import ObjectClipStore
+
+KEY = "job-1/clips/0.wav"
+
+
+@pytest.fixture
+def clips(clip_url: str) -> ObjectClipStore:
+    return ObjectClipStore(clip_url)
+
+
+async def test_what_is_put_is_read_back_whole_and_in_parts(clips: ObjectClipStore) -> None:
+    await clips.put(KEY, b"first")
+    assert await clips.get(KEY) == b"first"
+    assert await clips.get_range(KEY, 1, 3) == b"ir"
+    assert await clips.size(KEY) == 5
+
+
+async def test_a_clip_is_written_once(clips: ObjectClipStore, tmp_path: Path) -> None:
+    await clips.put(KEY, b"first")
+    await clips.put(KEY, b"second")
+    (tmp_path / "third").write_bytes(b"third")
+    await clips.put_file(KEY, str(tmp_path / "third"))
+    assert await clips.get(KEY) == b"first"
+
+
+async def test_of_writers_at_once_one_wins_and_nobody_sees_a_mixture(clips: ObjectClipStore) -> None:
+    bodies = [bytes([number]) * 100_000 for number in range(8)]
+    await asyncio.gather(*(clips.put(KEY, body) for body in bodies))
+    assert await clips.get(KEY) in bodies
+
+
+async def test_what_is_not_there_is_none(clips: ObjectClipStore) -> None:
+    assert await clips.get(KEY) is None
+    assert await clips.size(KEY) is None
+    await clips.ping()
+    with pytest.raises(StoreUnavailable):
+        await clips.get_range(KEY, 0, 1)
+
+
+async def test_large_files_come_back_in_ranges(clips: ObjectClipStore, tmp_path: Path) -> None:
+    body = os.urandom(1024 * 1024) * 24
+    (tmp_path / "large").write_bytes(body)
+    await clips.put_file("job-1/outputs/large.mp3", str(tmp_path / "large"))
+    assert await clips.size("job-1/outputs/large.mp3") == len(body)
+    middle = 12 * 1024 * 1024 - 7
+    assert await clips.get_range("job-1/outputs/large.mp3", middle, middle + 99) == body[middle : middle + 99]
+    assert await clips.get("job-1/outputs/large.mp3") == body
+
+
+async def test_deleting_a_job_spares_others_with_a_similar_name(clips: ObjectClipStore, tmp_path: Path) -> None:
+    for number in range(3):
+        await clips.put(f"job-1/clips/{number}.wav", b"a")
+    await clips.put("job-10/clips/0.wav", b"other")
+    await clips.delete_prefix("job-1")
+    await clips.delete_prefix("job-1")
+    assert await clips.get("job-1/clips/1.wav") is None
+    assert await clips.get("job-10/clips/0.wav") == b"other"
+    assert not (tmp_path / "clips" / "job-1").exists()
+
+
+async def test_a_new_clip_is_on_the_disk_before_put_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def noting(handle: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    clips = ObjectClipStore(f"file://{tmp_path}/clips")
+    await clips.put(KEY, b"a")
+    assert synced[0].startswith(".0.wav.")
+    assert set(synced[1:]) == {"clips", "job-1"}
+    assert os.listdir(tmp_path / "clips" / "job-1" / "clips") == ["0.wav"]
