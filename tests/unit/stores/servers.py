@@ -108,6 +108,7 @@ class Door:
 
     def __exit__(self, *_: object) -> None:
         self.shut()
+        self._do(asyncio.sleep(0.05))  # aborted transports close on the loop's next rounds
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

@@ -19,6 +19,9 @@ from tts_actors.stores import SqlJobStore
 from tts_actors.testing import FakeBackend, Faults, running_backend
 from tts_actors.testing.in_process import LocalService, LocalSpawner, running_service
 
+# A door that is shut leaves sockets half-open on both sides: that is its purpose.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 TEXT = "".join(f"This is sentence number {number} of the text. " for number in range(24))
 BODY = {"model": "fake-tts", "voice": "default", "input": TEXT, "chunking": {"max_characters": 50}}
 PATIENCE_SECONDS = 60
