@@ -167,6 +167,19 @@ def test_a_keys_characters_are_counted_by_the_day_and_deleting_gives_none_back(l
     assert _create(limited, BOB, "b" * 60).status_code == 202
 
 
+@pytest.mark.parametrize("limited", [{"characters_per_day": 100}], indirect=True)
+def test_speech_of_one_chunk_makes_no_job_and_is_counted_all_the_same(limited: HttpService) -> None:
+    def speak(headers: dict[str, str], text: str) -> requests.Response:
+        body = {"model": "fake-tts", "voice": "alloy", "input": text, "response_format": "wav"}
+        return _ask(limited, "POST", "/v1/audio/speech", json=body, headers=headers)
+
+    assert speak(ALICE, "The lamp is lit. " + "a" * 42 + ".").status_code == 200
+    assert _ask(limited, "GET", JOBS, headers=ALICE).json()["data"] == []
+    _assert_limited(speak(ALICE, "b" * 60), "characters_per_day")
+    assert speak(ALICE, "It still fits.").status_code == 200, "what was refused is not counted"
+    assert speak(BOB, "b" * 60).status_code == 200
+
+
 @pytest.mark.parametrize("limited", [{"requests_per_minute": 3}], indirect=True)
 def test_a_keys_requests_are_limited_but_never_the_health_checks(limited: HttpService) -> None:
     answers = [_ask(limited, "GET", JOBS, headers=ALICE) for _ in range(4)]

@@ -1,0 +1,107 @@
+"""An upgrade meets what older versions wrote: their rows are read, and their running jobs go on."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import create_engine
+
+from tts_actors.models import Boundary, ChunkingMode, JobState, Loudness, OnChunkFailure
+from tts_actors.stores import SqlJobStore, migrate
+from tts_actors.stores.migrate import MIGRATIONS
+from tts_actors.timeouts import TimeoutPolicy
+
+# What the first version wrote, to the byte.
+REQUEST = (
+    '{"chunking_max_characters": null, "chunking_mode": "character_count", "instructions": null, "language": null, '
+    '"metadata": {"book": "1"}, "model": "hibari", "on_chunk_failure": "silence", "priority": "interactive", '
+    '"response_format": "mp3", "speed": 1.0, "ttl_seconds": null, "voice": "heart"}'
+)
+PLAN = (
+    '{"spans":[[0,10,"sentence"],[10,24,"end"]],"marks":[[0,0,0,10],[1,1,10,24]],"bounds_ms":[10840,61234,250],'
+    '"timeouts":[5000,35,70000,5000,75000]}'
+)
+JOB = {
+    "id": "job-of-old",
+    "tenant": "",
+    "state": "in_progress",
+    "version": 3,
+    "epoch": 1,
+    "activations": 1,
+    "owner": "an-older-service",
+    "next_alarm_at_ms": 1_000,
+    "priority": 0,
+    "request": REQUEST,
+    "request_hash": "",
+    "character_count": 24,
+    "chunk_total": 2,
+    "chunks_completed": 1,
+    "chunks_failed": 0,
+    "chunks_in_flight": 1,
+    "audio_samples": 2_400,
+    "characters_done": 10,
+    "orchestrator_timeout_ms": 10_840,
+    "job_timeout_ms": 61_234,
+    "run_timeout_ms": 61_234,
+    "poll_after_ms": 250,
+    "created_at_ms": 500,
+    "started_at_ms": 600,
+    "deadline_at_ms": 61_734,
+}
+CHUNK = (
+    "job-of-old",
+    0,
+    2,
+    10_350,
+    "job-of-old/clips/000000-0.wav",
+    2_400,
+    "0" * 64,
+    '[["local", "ok", 5, null, null]]',
+)
+
+
+def _write_as_the_first_version(path: Path) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+    engine.dispose()
+    with closing(sqlite3.connect(path)) as database, database:
+        names, marks = ", ".join(JOB), ", ".join("?" * len(JOB))
+        database.execute(f"INSERT INTO jobs ({names}) VALUES ({marks})", list(JOB.values()))  # noqa: S608 - ours
+        database.execute("INSERT INTO job_inputs VALUES (?, ?, ?)", ("job-of-old", "x" * 24, PLAN))
+        database.execute(
+            "INSERT INTO chunks (job_id, chunk_index, version, timeout_ms, clip_key, samples, sha256, attempts)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            CHUNK,
+        )
+
+
+async def test_a_running_job_of_the_first_version_is_claimed_and_goes_on(tmp_path: Path) -> None:
+    _write_as_the_first_version(tmp_path / "jobs.db")
+    url = f"sqlite+aiosqlite:///{tmp_path}/jobs.db"
+    await migrate(url)
+    store = SqlJobStore(url)
+    try:
+        taken = await store.claim("job-of-old", owner="new", now_ms=2_000, lease_ms=10_000)
+    finally:
+        await store.close()
+    assert taken is not None
+    job = taken.job
+    assert (job.state, job.epoch, job.deadline_at_ms) == (JobState.IN_PROGRESS, 2, 61_734)
+    asked = job.request
+    assert (asked.model, asked.voice, asked.metadata) == ("hibari", "heart", {"book": "1"})
+    assert (asked.chunking_mode, asked.on_chunk_failure) == (ChunkingMode.CHARACTER_COUNT, OnChunkFailure.SILENCE)
+    assert (asked.lexicon, asked.loudness, asked.patient) == ((), Loudness.AUTO, True), "what it did not know yet"
+    plan = taken.input.plan
+    assert [(s.char_start, s.char_end, s.boundary) for s in plan.spans] == [
+        (0, 10, Boundary.SENTENCE),
+        (10, 24, Boundary.END),
+    ]
+    assert plan.marks[1].char_start == 10
+    assert plan.timeouts == TimeoutPolicy(5_000, 35, 70_000, 5_000, 75_000), "the rule it was accepted under"
+    assert [result.backend for result in taken.results] == ["local"]
