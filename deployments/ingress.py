@@ -50,7 +50,7 @@ def build_http_app(
         api.include_router(discovery_routes(service.catalog, prefix))
     api.include_router(job_routes(service))
     api.include_router(caption_routes(service))
-    api.include_router(operation_routes(checks))
+    api.include_router(operation_routes(checks, service.unattended_jobs))
     api.include_router(page_routes())
     describe(api)
     # Exception too: Starlette would answer what nobody expected in plain text, before the edge hears of it.

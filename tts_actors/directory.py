@@ -272,6 +272,8 @@ class JobDirectory:
             if state in TERMINAL:
                 await self._clips.delete_prefix(job_id)
                 await self._store.expire(job_id)
+                # Again: a file that was being encoded may have come before the row said that there is nothing to keep.
+                await self._clips.delete_prefix(job_id)
             elif job_id not in self._active and self._has_room():
                 log.info("job_recovered", job_id=job_id, state=state.value)
                 metrics.record(metrics.JOBS_RECOVERED, 1)

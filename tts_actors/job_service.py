@@ -9,13 +9,13 @@ import dataclasses
 import itertools
 import re
 import time
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 import structlog
 
 from tts_actors import metrics
+from tts_actors.admission import Admission
 from tts_actors.backends import Catalog, Route
 from tts_actors.config import AppArgs
 from tts_actors.directory import new_job_id
@@ -31,11 +31,11 @@ from tts_actors.errors import (
     RequestMismatch,
     StoreUnavailable,
 )
+from tts_actors.inputs import Inputs
 from tts_actors.job_actor import LEASE_MS
 from tts_actors.live import LOOK_AGAIN_SECONDS, LiveAudio, News, follow
 from tts_actors.models import (
     Activation,
-    Backlog,
     ChunkState,
     Claim,
     JobInput,
@@ -60,9 +60,6 @@ JOB_ID = re.compile(r"[A-Za-z0-9._-]{3,64}\Z")
 
 ENCODE_WAIT_SECONDS = 50.0
 """How long a request waits for a compressed file: below the minute at which proxies give up."""
-
-CACHED_CHARACTERS = 4_000_000
-"""Texts kept with their plans, by total length: neither changes, and a plan of 10,000 chunks takes 20 ms to read."""
 
 HANDED_OVER_CHARACTERS = 50_000
 """Texts up to this length go to their actor with the start; longer ones it reads from the store."""
@@ -96,10 +93,11 @@ class JobService:
         self._clips = clips
         self._directory = directory
         self._now = now
-        self._renderer = Renderer(clips)
+        self._renderer = Renderer(clips, self._is_gone)
         self._live = LiveAudio(store, clips, directory)
         self._starting: set[asyncio.Task[None]] = set()
-        self._inputs: OrderedDict[tuple[str, int], JobInput] = OrderedDict()
+        self._inputs = Inputs(store)
+        self._admission = Admission(args.limits, store, now)
         self.catalog = Catalog(args.backends, args.aliases)
         self._timeouts = args.timeouts.policy()
         self._retry = args.retry.policy()
@@ -172,13 +170,16 @@ class JobService:
             claim=claim,
             quota=self._quota,
         )
-        record, made = await self._store.create_job(job, self._admit)
+        try:
+            record, made = await self._store.create_job(job, self._admission.wait_ms)
+        except QueueFull as full:
+            raise await self._admission.refusal(full) from None
         if not made and job_id is None and idempotency_key is None:
             raise StoreUnavailable("the fresh job id was taken: ask again", 1.0)
         if not made:
             return Accepted(_same(record, tenant, request_hash), plan, made=False)
         metrics.record(metrics.JOBS_ACCEPTED, 1, request.priority.value)
-        given = self._remembered(record, JobInput(text, plan))
+        given = self._inputs.keep(record, JobInput(text, plan))
         # Accepted is accepted: the answer does not wait for the start.
         activation = None
         if claim is not None and record.epoch:
@@ -193,14 +194,6 @@ class JobService:
         if idempotency_key is not None:
             return await self._store.find_by_key(tenant, idempotency_key)
         return None if job_id is None else await self._store.get_job(job_id)
-
-    def _admit(self, backlog: Backlog) -> int:
-        """The longest wait behind ``backlog``, ms: every job before this one takes as long as it may."""
-        limits = self._args.limits
-        # Jobs about to start count as queued for a moment: as many as may run are never refused.
-        if backlog.queued >= limits.max_queued_jobs + limits.max_active_jobs:
-            raise QueueFull(f"{backlog.queued} jobs wait; limits.max_queued_jobs is {limits.max_queued_jobs}", 5.0)
-        return backlog.run_timeout_ms // limits.max_active_jobs
 
     async def _reserve(self) -> Reservation:
         try:
@@ -240,22 +233,7 @@ class JobService:
     async def input(self, tenant: str, job_id: str) -> tuple[JobRecord, JobInput]:
         """The job with its text and plan."""
         job = await self.get(tenant, job_id)
-        return job, await self._input(job)
-
-    async def _input(self, job: JobRecord) -> JobInput:
-        found = self._inputs.get(_input_key(job))
-        if found is None:
-            found = await self._store.get_input(job.id)
-            if found is None:
-                raise NotFound("there is no such job", "job_id")
-            self._remembered(job, found)
-        return found
-
-    def _remembered(self, job: JobRecord, given: JobInput) -> JobInput:
-        self._inputs[_input_key(job)] = given
-        while sum(len(given.text) for given in self._inputs.values()) > CACHED_CHARACTERS:
-            self._inputs.popitem(last=False)
-        return given
+        return job, await self._inputs.of(job)
 
     async def chunks(self, tenant: str, job_id: str) -> list[ChunkView]:
         """All chunks in text order."""
@@ -269,7 +247,7 @@ class JobService:
         job = _visible(tenant, found[0] if found else None)
         if not 0 <= index < job.chunk_total:
             raise NotFound(f"the job has chunks 0 to {job.chunk_total - 1}", "chunk_index")
-        given = await self._input(job)
+        given = await self._inputs.of(job)
         return ChunkView(given.plan.spans[index], found[1] if found else None, job.state), given, job
 
     async def chunk_audio(self, view: ChunkView, job: JobRecord) -> bytes:
@@ -380,10 +358,14 @@ class JobService:
         await self._store.delete_job(job_id)
         await self._clips.delete_prefix(job_id)
 
+    async def unattended_jobs(self) -> int:
+        """Jobs that nobody would bring to an end: 0, or the service has a fault or has only just come up."""
+        return await self._store.unattended_jobs(now_ms=int(self._now() * 1_000))
 
-def _input_key(job: JobRecord) -> tuple[str, int]:
-    """An id may come again after a delete, with another text."""
-    return job.id, job.created_at_ms
+    async def _is_gone(self, job_id: str) -> bool:
+        """If the job has been deleted or has expired: nothing may be stored for it any more."""
+        job = await self._store.get_job(job_id)
+        return job is None or job.state is JobState.EXPIRED
 
 
 def _same(job: JobRecord, tenant: str, request_hash: str) -> JobRecord:

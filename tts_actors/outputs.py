@@ -25,7 +25,7 @@ from tts_actors.audio import (
     pcm_of_wav,
     wav_header,
 )
-from tts_actors.errors import StoreUnavailable
+from tts_actors.errors import NotFound, StoreUnavailable
 from tts_actors.models import SAMPLE_RATE_HZ, ChunkResult, ChunkSpan, Clip
 from tts_actors.protocols import ClipStore
 
@@ -175,10 +175,14 @@ class StoredOutput:
 
 
 class Renderer:
-    """Makes output files; each compressed one once, however many ask for it at the same time."""
+    """Makes output files; each compressed one once, however many ask for it at the same time.
 
-    def __init__(self, clips: ClipStore) -> None:
+    ``is_gone`` says of a job id whether the job has been deleted or has expired: what was encoded meanwhile goes too.
+    """
+
+    def __init__(self, clips: ClipStore, is_gone: Callable[[str], Awaitable[bool]]) -> None:
         self._clips = clips
+        self._is_gone = is_gone
         self._rendering: dict[str, asyncio.Task[int]] = {}
 
     async def output(self, job_id: str, segments: Sequence[Segment], fmt: str, wait_seconds: float) -> OutputFile:
@@ -194,13 +198,13 @@ class Renderer:
         if size is None:
             task = self._rendering.get(key)
             if task is None:
-                task = self._rendering[key] = asyncio.create_task(self._render(key, segments, fmt))
+                task = self._rendering[key] = asyncio.create_task(self._render(job_id, key, segments, fmt))
                 task.add_done_callback(lambda _: self._rendering.pop(key, None))
             async with asyncio.timeout(wait_seconds):
                 size = await asyncio.shield(task)
         return StoredOutput(key, size, fmt, etag, self._clips)
 
-    async def _render(self, key: str, segments: Sequence[Segment], fmt: str) -> int:
+    async def _render(self, job_id: str, key: str, segments: Sequence[Segment], fmt: str) -> int:
         loop = asyncio.get_running_loop()
 
         def fetch(clip_key: str) -> bytes | None:
@@ -214,6 +218,10 @@ class Renderer:
 
             await asyncio.to_thread(encode)
             await self._clips.put_file(key, file.name)
+        # Asked after the put: whoever removes a job clears its row before its files, so one of the two sees the other.
+        if await self._is_gone(job_id):
+            await self._clips.delete_prefix(job_id)
+            raise NotFound("the job was removed while its file was encoded", "job_id")
         # Another process may have been first, and Ogg's serial numbers differ: what lies there now is what is served.
         size = await self._clips.size(key)
         if size is None:

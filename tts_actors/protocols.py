@@ -106,6 +106,16 @@ class JobStore(Protocol):
     async def due_jobs(self, *, now_ms: int, limit: int) -> list[tuple[str, JobState]]:
         """Jobs whose alarm has passed: dead owners, forgotten queue entries, ended lives."""
 
+    async def recent_runs_ms(self, *, limit: int) -> list[int]:
+        """How long the latest completed jobs ran, milliseconds, without their time in the queue."""
+
+    async def unattended_jobs(self, *, now_ms: int) -> int:
+        """How many jobs break the invariant: none is unfinished without somebody who brings it to an end.
+
+        That is a running job without an owner, one whose lease ran out and was not taken over, one past its deadline
+        (each with a grace for a recovery), or one without its text.
+        """
+
     async def expire(self, job_id: str) -> None:
         """Mark a finished job as expired; its clips are the caller's to remove."""
 

@@ -1,6 +1,7 @@
 """What operators and load balancers ask: is the process up, can it work."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -16,8 +17,12 @@ CHECK_SECONDS = 5.0
 Check = Callable[[], Awaitable[Any]]
 
 
-def operation_routes(checks: Mapping[str, Check]) -> APIRouter:
-    """``/health`` says that the process answers, ``/readyz`` runs the named checks."""
+def operation_routes(checks: Mapping[str, Check], unattended_jobs: Callable[[], Awaitable[int]]) -> APIRouter:
+    """``/health`` says that the process answers, ``/readyz`` runs the named checks.
+
+    ``/readyz`` tells ``unattended_jobs`` too (null while the store is away), which does not decide the answer: the jobs
+    of a service that has just been started again wait for its first sweep, and restarting it again would not help.
+    """
     router = APIRouter(tags=["operations"])
 
     @router.get("/health")
@@ -28,10 +33,21 @@ def operation_routes(checks: Mapping[str, Check]) -> APIRouter:
     async def ready() -> Any:
         results = dict(zip(checks, await asyncio.gather(*map(_outcome, checks.values())), strict=True))
         failed = {name: reason for name, reason in results.items() if reason}
-        body = {"status": "unavailable" if failed else "ready", "checks": {n: r or "ok" for n, r in results.items()}}
+        body = {
+            "status": "unavailable" if failed else "ready",
+            "checks": {name: reason or "ok" for name, reason in results.items()},
+            "details": {"unattended_jobs": await _figure(unattended_jobs)},
+        }
         return JSONResponse(body, 503 if failed else 200, {"Retry-After": "2"} if failed else {})
 
     return router
+
+
+async def _figure(figure: Callable[[], Awaitable[int]]) -> int | None:
+    with contextlib.suppress(TimeoutError, TtsError):
+        async with asyncio.timeout(CHECK_SECONDS):
+            return await figure()
+    return None
 
 
 async def _outcome(check: Check) -> str | None:

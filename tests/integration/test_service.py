@@ -139,6 +139,7 @@ def test_health_readiness_and_the_api_description_answer(service: Service) -> No
     assert requests.get(f"{service.url}/health", timeout=30).json()["status"] == "ok"
     ready = requests.get(f"{service.url}/readyz", timeout=30)
     assert (ready.status_code, set(ready.json()["checks"].values())) == (200, {"ok"})
+    assert ready.json()["details"] == {"unattended_jobs": 0}
     assert "/api/tts-initiate" in requests.get(f"{service.url}/openapi.json", timeout=30).json()["paths"]
     assert requests.get(f"{service.url}/docs", timeout=30).status_code == 200
     answer = requests.get(f"{service.url}/health", headers={"x-request-id": "mine"}, timeout=30)

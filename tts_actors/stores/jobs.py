@@ -26,7 +26,7 @@ from tts_actors.models import (
     NewJob,
     Quota,
 )
-from tts_actors.stores import operations, quotas
+from tts_actors.stores import operations, quotas, watch
 from tts_actors.stores.engines import open_database
 from tts_actors.stores.troubles import translated
 
@@ -118,6 +118,12 @@ class SqlJobStore:
 
     async def due_jobs(self, *, now_ms: int, limit: int) -> list[tuple[str, JobState]]:
         return await self._read(operations.due_jobs(now_ms, limit))
+
+    async def recent_runs_ms(self, *, limit: int) -> list[int]:
+        return await self._read(watch.recent_runs_ms(limit))
+
+    async def unattended_jobs(self, *, now_ms: int) -> int:
+        return await self._read(watch.unattended_jobs(now_ms))
 
     async def expire(self, job_id: str) -> None:
         await self._write(operations.expire(job_id))
