@@ -175,12 +175,13 @@ class JobActor:
 
     async def _work(self, job: JobRecord, ledger: Ledger) -> None:
         """Dispatch what is outstanding until the ledger has a verdict; what it has is committed by then or pending."""
-        lost_in_a_row = 0
+        lost, lost_in_a_row = False, 0
         while ledger.verdict() is None:
             before = len(ledger.outstanding())
             try:
-                await self._slice(job, ledger, ledger.outstanding()[:SLICE_CHUNKS], adopt=lost_in_a_row > 0)
+                await self._slice(job, ledger, ledger.outstanding()[:SLICE_CHUNKS], adopt=lost)
             except WorkerLost:
+                lost = True  # from now on: what it stored without telling must not be spoken again
                 log.warning("worker_lost", job_id=job.id, epoch=job.epoch)
             lost_in_a_row = 0 if len(ledger.outstanding()) < before else lost_in_a_row + 1
             if lost_in_a_row >= MAX_LOST_WORKERS:

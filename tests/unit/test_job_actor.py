@@ -1,8 +1,9 @@
 """A job from claim to verdict, in one process: real stores, a real speech server over a socket, no Ray."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import dataclasses
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,16 @@ import pytest
 
 from tts_actors.config import AppArgs
 from tts_actors.errors import NotFound
-from tts_actors.models import ChunkState, JobRecord, JobState, OnChunkFailure, SpeechRequest
+from tts_actors.job_actor import WorkerLost
+from tts_actors.models import (
+    ChunkState,
+    JobRecord,
+    JobState,
+    OnChunkFailure,
+    SliceOrder,
+    SliceProgress,
+    SpeechRequest,
+)
 from tts_actors.testing import FakeBackend, Faults, running_backend
 from tts_actors.testing.in_process import LocalService, running_service
 
@@ -243,3 +253,26 @@ async def _until(condition: Any) -> None:
     async with asyncio.timeout(10):
         while not condition():  # noqa: ASYNC110 - the condition lies in a server, which sets no event of ours
             await asyncio.sleep(0.01)
+
+
+async def test_what_a_dead_worker_stored_without_telling_is_not_spoken_again(tmp_path: Path) -> None:
+    text = "One is told. Two is stored only. Three is never begun."
+    async with _running(tmp_path) as (service, backend):
+        speak, orders = service.spawner.dispatch, list[SliceOrder]()
+
+        async def dies_once(order: SliceOrder) -> AsyncGenerator[SliceProgress]:
+            if not order.pieces:
+                return  # a spare actor's rehearsal
+            orders.append(order)
+            first = len(orders) == 1
+            pieces = order.pieces[:2] if first else order.pieces
+            async with aclosing(speak(dataclasses.replace(order, pieces=pieces))) as stream:
+                results = [result async for progress in stream for result in progress.results]
+            yield SliceProgress(tuple(results[:1] if first else results), 0)
+            if first:
+                raise WorkerLost("as ordered")
+
+        service.spawner.dispatch = dies_once
+        assert (await _finished(service, text)).state is JobState.COMPLETED
+        assert [order.adopt for order in orders] == [False, True]
+        assert len(backend.calls) == 3

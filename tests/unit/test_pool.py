@@ -200,3 +200,17 @@ async def test_a_new_pool_wants_to_know_what_its_predecessor_handed_out() -> Non
     assert len(await new.acquire("job-1", ["a"], [], 3)) == 1
     await new.release([_report(lease) for lease in held])
     assert await new.in_flight() == {"a": 1}
+
+
+async def test_what_a_dead_worker_held_and_waited_for_is_free_at_once() -> None:
+    pool = _pool({"a": 2})
+    await pool.acquire("dead", ["a"], [], 2)
+    waiting = asyncio.create_task(pool.acquire("dead", ["a"], [], 5))
+    await asyncio.sleep(0)
+    alive = asyncio.create_task(pool.acquire("alive", ["a"], [], 1))
+    await asyncio.sleep(0)
+    await pool.forget("dead")
+    assert (await waiting, len(await alive)) == ([], 1)
+    assert await pool.in_flight() == {"a": 1}
+    await pool.forget("nobody")
+    assert await pool.in_flight() == {"a": 1}

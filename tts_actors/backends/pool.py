@@ -71,6 +71,7 @@ class BackendPool:
         self._incarnation = secrets.token_hex(4)
         self._tokens = itertools.count(1)
         self._held: dict[str, dict[str, asyncio.TimerHandle]] = {name: {} for name in self._gauges}
+        self._holders: dict[str, str] = {}
         # Per priority: the jobs that wait, in turn, each with its requests.
         self._waiting: dict[Priority, OrderedDict[str, deque[_Waiter]]] = {
             priority: OrderedDict() for priority in (Priority.INTERACTIVE, Priority.BATCH)
@@ -130,6 +131,20 @@ class BackendPool:
             if lease.backend in self._held and lease.token not in self._held[lease.backend]:
                 self._hold(lease)
 
+    async def forget(self, job_id: str) -> None:
+        """The worker of this job has died: what it held and what it waited for is free at once, not after a lease's
+        life, which is longer than anybody should wait for a job to go on.
+        """
+        for jobs in self._waiting.values():
+            for waiter in list(jobs.get(job_id, ())):
+                self._withdraw(waiter)
+                if not waiter.future.done():
+                    waiter.future.set_result([])
+        for backend, leases in self._held.items():
+            for token in [token for token in leases if self._holders.get(token) == job_id]:
+                self._drop(backend, token)
+        self._grant()
+
     async def in_flight(self) -> dict[str, int]:
         """Leases out, per backend."""
         return {name: len(leases) for name, leases in self._held.items()}
@@ -163,7 +178,7 @@ class BackendPool:
                 else:
                     continue
                 progress = True
-                waiter.granted.append(self._lease(backend, retry=waiter.retry))
+                waiter.granted.append(self._lease(backend, waiter))
                 if len(waiter.granted) == 1:
                     served.append(waiter)
                 jobs.move_to_end(job_id)
@@ -195,10 +210,11 @@ class BackendPool:
             return gauge.limit
         return 1 if gauge.breaker is Breaker.HALF_OPEN or not anyone_well else 0
 
-    def _lease(self, backend: str, *, retry: bool) -> Lease:
+    def _lease(self, backend: str, waiter: _Waiter) -> Lease:
         lease = Lease(f"{self._incarnation}-{next(self._tokens)}", backend)
         self._hold(lease)
-        self._gauges[backend].granted(retry=retry)
+        self._holders[lease.token] = waiter.job_id
+        self._gauges[backend].granted(retry=waiter.retry)
         return lease
 
     def _hold(self, lease: Lease) -> None:
@@ -209,6 +225,7 @@ class BackendPool:
 
     def _expire(self, backend: str, token: str) -> None:
         if self._held[backend].pop(token, None) is not None:
+            self._holders.pop(token, None)
             self._grant()
 
     def _take_back(self, leases: Sequence[Lease]) -> None:
@@ -216,6 +233,7 @@ class BackendPool:
             self._drop(lease.backend, lease.token)
 
     def _drop(self, backend: str, token: str) -> None:
+        self._holders.pop(token, None)
         timer = self._held[backend].pop(token, None)
         if timer is not None:
             timer.cancel()

@@ -54,7 +54,7 @@ def _synthesize_slice(order: SliceOrder, args: AppArgs, pool: Any, job_actor: An
     loop = process.loop
     # Between tasks the loop stands still: let it see first which kept connections were closed meanwhile.
     loop.run_until_complete(asyncio.sleep(0))
-    stream = _until_stopped(order, process.tools, job_actor)
+    stream = _until_stopped(order, process.tools, pool, job_actor)
     try:
         while True:
             try:
@@ -66,7 +66,9 @@ def _synthesize_slice(order: SliceOrder, args: AppArgs, pool: Any, job_actor: An
         loop.run_until_complete(stream.aclose())
 
 
-async def _until_stopped(order: SliceOrder, tools: WorkerTools, job_actor: Any) -> AsyncGenerator[SliceProgress]:
+async def _until_stopped(
+    order: SliceOrder, tools: WorkerTools, pool: Any, job_actor: Any
+) -> AsyncGenerator[SliceProgress]:
     """The slice's results, ended early when the job actor says stop or is no more.
 
     (``ray.cancel`` is best effort, and its KeyboardInterrupt would hit the event loop at any place: it is not used.)
@@ -80,6 +82,7 @@ async def _until_stopped(order: SliceOrder, tools: WorkerTools, job_actor: Any) 
                 if stop.done():
                     following.cancel()
                     await asyncio.wait({following})
+                    pool.forget.remote(order.job_id)  # an open question for leases would be answered to a still loop
                     return
                 progress = following.result()
                 if progress is None:
@@ -104,6 +107,10 @@ class RayDispatch:
         self._job_actor = ray.get_runtime_context().current_actor
 
     async def __call__(self, order: SliceOrder) -> AsyncGenerator[SliceProgress]:
+        if order.adopt:
+            # A worker of this job has died, or was killed by Ray along with the actor before this one: nobody else can
+            # give back the leases it held.
+            self._pool.forget.remote(order.job_id)
         results = synthesize_slice.remote(order, self._args, self._pool, self._job_actor)
         try:
             async for reference in results:
