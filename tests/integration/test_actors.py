@@ -1,5 +1,6 @@
 """Ray's side of the service: actors by name, what is killed and comes back, what is not imported."""
 
+import json
 import os
 import signal
 import subprocess
@@ -142,3 +143,16 @@ def test_a_chunk_worker_imports_neither_serve_nor_a_web_framework() -> None:
 
 def test_the_directory_is_the_only_detached_actor(service: Service) -> None:
     assert len(_processes(service, f"ray::{DIRECTORY}") or _processes(service, "ray::DirectoryActor")) == 1
+
+
+def test_an_operator_can_have_the_service_sweep_now(service: Service) -> None:
+    command = [sys.executable, "-m", "tts_actors.cli", "--json", "admin", "sweep"]
+    found = subprocess.run(
+        [*command, "--address", service.ray_option("--gcs-address")], capture_output=True, text=True, timeout=120
+    )
+    assert found.returncode == 0, found.stderr
+    assert json.loads(found.stdout)["active"] >= 0
+    nobody = subprocess.run([*command, "--address", "127.0.0.1:1"], capture_output=True, text=True, timeout=120)
+    assert nobody.returncode in (2, 3), nobody.stderr
+    assert "127.0.0.1:1" in nobody.stderr
+    assert "Traceback" not in nobody.stderr

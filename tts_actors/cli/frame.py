@@ -11,9 +11,9 @@ import typer
 from typer.core import TyperGroup
 
 from tts_actors import __version__
-from tts_actors.client import ApiError, TtsClient, Unreachable
+from tts_actors.client import ApiError, TtsClient
 from tts_actors.client.service import DEFAULT_URL
-from tts_actors.errors import TtsError
+from tts_actors.errors import ConfigError, RetryLater, TtsError
 
 UNDONE, USAGE, AWAY, REFUSED, INTERRUPTED = 1, 2, 3, 4, 130
 """Exit codes; the last is the shell's for SIGINT."""
@@ -108,7 +108,9 @@ def _report(error: TtsError, as_json: bool) -> int:
     if as_json:
         write_json({"error": {"code": error.code, "message": error.message, "param": error.param, "status": status}})
     say_aside(f"error: {error.message}")
-    if isinstance(error, Unreachable) or error.code == "unexpected_answer" or (status or 0) >= 500:
+    if isinstance(error, ConfigError):
+        return USAGE
+    if isinstance(error, RetryLater) or error.code == "unexpected_answer" or (status or 0) >= 500:
         return AWAY
     return UNDONE if error.code == "has_gaps" else REFUSED
 

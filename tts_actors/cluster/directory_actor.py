@@ -109,6 +109,12 @@ class DirectoryActor:
     async def figures(self) -> dict[str, int]:
         return await (await self._ready()).figures()
 
+    async def sweep(self) -> dict[str, int]:
+        """Look at all alarms now; returns the figures afterwards."""
+        directory = await self._ready()
+        await directory.sweep()
+        return await directory.figures()
+
     async def _ready(self) -> JobDirectory:
         try:
             async with asyncio.timeout(5):

@@ -1,0 +1,33 @@
+"""An operator's way into the running service, through Ray."""
+
+import logging
+from typing import Any, cast
+
+import ray
+from ray.exceptions import RayError
+
+from tts_actors.cluster.names import DIRECTORY, NAMESPACE
+from tts_actors.errors import ConfigError, DirectoryUnavailable
+
+ANSWER_SECONDS = 60.0
+"""A sweep starts at most some hundred jobs, each in its own time: it answers long before."""
+
+
+def sweep_now(address: str) -> dict[str, int]:
+    """Have the directory sweep once; returns how many actors there are afterwards, by what they do.
+
+    Raises :class:`ConfigError` if there is no Ray at ``address`` and :class:`DirectoryUnavailable` if no service runs
+    there.
+    """
+    try:
+        ray.init(address=address, namespace=NAMESPACE, logging_level=logging.ERROR, log_to_driver=False)
+    except (ConnectionError, RayError, RuntimeError, ValueError) as error:
+        raise ConfigError(f"no Ray can be reached at {address} ({type(error).__name__})", "address") from error
+    try:
+        directory: Any = ray.get_actor(DIRECTORY, namespace=NAMESPACE)
+        return dict(cast("dict[str, int]", ray.get(directory.sweep.remote(), timeout=ANSWER_SECONDS)))
+    except (ValueError, RayError) as error:
+        reason = f"the service's directory does not answer ({type(error).__name__})"
+        raise DirectoryUnavailable(reason, 2.0) from error
+    finally:
+        ray.shutdown()
