@@ -48,7 +48,7 @@ class RemoteLeases:
         self._known: str | None = None
         self._reusable_until: dict[str, float] = {}
         self._reports: list[LeaseReport] = []
-        self._reporting: asyncio.TimerHandle | None = None
+        self._reporting: tuple[float, asyncio.TimerHandle] | None = None
         self._fallback = asyncio.Semaphore(FALLBACK_CALLS)
 
     async def acquire(
@@ -96,10 +96,11 @@ class RemoteLeases:
         self._reports.append(report)
         loop = asyncio.get_running_loop()
         due = loop.time() + within_seconds
-        if self._reporting is None or self._reporting.when() > due:
+        # (The time is kept beside the timer: uvloop's has no ``when`` if it is due at once.)
+        if self._reporting is None or self._reporting[0] > due:
             if self._reporting is not None:
-                self._reporting.cancel()
-            self._reporting = loop.call_at(due, self._report)
+                self._reporting[1].cancel()
+            self._reporting = due, loop.call_at(due, self._report)
 
     def _report(self) -> None:
         self._reporting = None
