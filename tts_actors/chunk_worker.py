@@ -38,7 +38,7 @@ STORE_RETRY_SECONDS = 1.0
 
 LINGER_SECONDS = 0.01
 """How long results wait for company before they are yielded: the event loop stands still while Ray takes them (0.6 ms),
-and each arrival becomes a commit."""
+and each arrival becomes a commit. A slice's first result does not wait: somebody may be listening."""
 
 THREAD_BYTES = 256 * 1024
 """Replies larger than this are decoded in a thread: about 2 ms of work, the most the event loop is held up."""
@@ -127,13 +127,16 @@ async def synthesize_chunks(order: SliceOrder, tools: WorkerTools) -> AsyncGener
     lanes = [asyncio.create_task(lane()) for _ in range(min(_lanes(order.max_in_flight), len(order.pieces)))]
     everything = asyncio.gather(*lanes)
     everything.add_done_callback(lambda _: news.set())
+    yielded = False
     try:
         while ready or not everything.done():
             await news.wait()
             news.clear()
-            await asyncio.wait({everything}, timeout=LINGER_SECONDS)
+            if yielded:
+                await asyncio.wait({everything}, timeout=LINGER_SECONDS)
             results, ready[:] = tuple(ready), []
             if results:
+                yielded = True
                 yield SliceProgress(results, context.calls)
         everything.result()
     finally:

@@ -26,6 +26,16 @@ to the pool, in waves (measured: 2,000 chunks of 200 ms, 64 in flight, took 1.35
 REPORT_SECONDS = 0.1
 """How long the news of calls whose leases were passed on may wait: the pool learns from it, nobody waits for it."""
 
+IDLE_SECONDS = 2.0
+"""How long a door keeps one idle lease per backend for the next single call, which then needs no round trip."""
+
+KEPT_SECONDS = 10.0
+"""A lease older than this is not kept any more: a call on it must end before the pool counts the lease as lost, which
+is 15 s after the longest timeout."""
+
+SMALLEST_SHARE = 8
+"""Leases are kept only of backends that take this many calls at once: an idle one is a small share of them."""
+
 _Kind = tuple[str, frozenset[str], frozenset[str], Priority]
 """Job, usable backends, avoided ones, priority."""
 
@@ -38,11 +48,25 @@ class _Line:
     asking: asyncio.Task[None] | None = None
 
 
-class RemoteLeases:
-    """The :class:`~tts_actors.protocols.LeaseSource` backed by the pool actor."""
+@dataclass(slots=True)
+class _Idle:
+    """A lease that waits for the next call; ``timer`` gives it back."""
 
-    def __init__(self, pool: Any) -> None:
+    lease: Lease
+    timer: asyncio.TimerHandle
+
+
+class RemoteLeases:
+    """The :class:`~tts_actors.protocols.LeaseSource` backed by the pool actor.
+
+    Of the backends named in ``kept`` one idle lease each is kept for :data:`IDLE_SECONDS`.
+    """
+
+    def __init__(self, pool: Any, kept: Collection[str] = ()) -> None:
         self._pool = pool
+        self._kept = frozenset(kept)
+        self._idle: dict[str, _Idle] = {}
+        self._granted_at: dict[str, float] = {}
         self._lines: dict[_Kind, _Line] = {}
         self._held: dict[str, Lease] = {}
         self._known: str | None = None
@@ -54,6 +78,8 @@ class RemoteLeases:
     async def acquire(
         self, job_id: str, *, usable: Collection[str], avoid: Collection[str], priority: Priority
     ) -> Lease:
+        if not avoid and (idle := self._take_idle(usable)) is not None:
+            return idle
         key = (job_id, frozenset(usable), frozenset(avoid), priority)
         line = self._lines.setdefault(key, _Line())
         future: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
@@ -77,7 +103,32 @@ class RemoteLeases:
                 self._tell(LeaseReport(lease.token, attempt, returned=False), REPORT_SECONDS)
                 self._hand_out(lease, line)
                 return
+        if attempt.outcome == "ok" and self._keep(lease):
+            self._tell(LeaseReport(lease.token, attempt, returned=False), REPORT_SECONDS)
+            return
         self._give_back(lease, attempt)
+
+    def _keep(self, lease: Lease) -> bool:
+        """Hold on to a lease; False if it must go back, as it does while anybody here waits for the pool."""
+        if self._lines:
+            return False
+        age = time.monotonic() - self._granted_at[lease.token]
+        if lease.backend not in self._kept or lease.backend in self._idle or age > KEPT_SECONDS - IDLE_SECONDS:
+            return False
+        timer = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._drop_idle, lease.backend)
+        self._idle[lease.backend] = _Idle(lease, timer)
+        return True
+
+    def _take_idle(self, usable: Collection[str]) -> Lease | None:
+        """A kept lease of a usable backend."""
+        for backend in self._idle.keys() & set(usable):
+            idle = self._idle.pop(backend)
+            idle.timer.cancel()
+            return idle.lease
+        return None
+
+    def _drop_idle(self, backend: str) -> None:
+        self._discard(self._idle.pop(backend).lease)
 
     def _line_for(self, backend: str) -> _Line | None:
         """Somebody in this process who waits for just such a lease."""
@@ -89,6 +140,7 @@ class RemoteLeases:
     def _give_back(self, lease: Lease, attempt: Attempt) -> None:
         self._held.pop(lease.token, None)
         self._reusable_until.pop(lease.token, None)
+        self._granted_at.pop(lease.token, None)
         # Calls that end in the same turn of the event loop are reported together.
         self._tell(LeaseReport(lease.token, attempt, returned=True), 0.0)
 
@@ -119,11 +171,13 @@ class RemoteLeases:
                 await self._fallback.acquire()
                 _, usable, avoid, _ = key
                 leases = [Lease("", min(usable - avoid or usable))]
-            until = time.monotonic() + REUSE_SECONDS
+            now = time.monotonic()
             for lease in leases:
                 if lease.token:
                     self._held[lease.token] = lease
-                    self._reusable_until[lease.token] = until + REUSE_SECONDS * random.random()  # noqa: S311 - spread
+                    self._granted_at[lease.token] = now
+                    share = 1 + random.random()  # noqa: S311 - spread
+                    self._reusable_until[lease.token] = now + REUSE_SECONDS * share
                 self._hand_out(lease, line)
         line.asking = None
         self._lines.pop(key, None)

@@ -9,14 +9,18 @@ import aiohttp
 
 from tts_actors.backends import Catalog, open_backend
 from tts_actors.chunk_worker import WorkerTools
-from tts_actors.cluster.leases import RemoteLeases
+from tts_actors.cluster.leases import SMALLEST_SHARE, RemoteLeases
 from tts_actors.config import AppArgs
 from tts_actors.stores import ObjectClipStore
 
 
 @asynccontextmanager
-async def worker_tools(args: AppArgs, pool: Any) -> AsyncIterator[WorkerTools]:
-    """Tools for speaking chunks; the HTTP connections live as long as the context."""
+async def worker_tools(args: AppArgs, pool: Any, *, keeps_leases: bool = False) -> AsyncIterator[WorkerTools]:
+    """Tools for speaking chunks; the HTTP connections live as long as the context.
+
+    ``keeps_leases`` is for callers of many single calls: an idle lease of large backends is kept for the next one.
+    """
+    kept = [b.name for b in args.backends if b.max_concurrency >= SMALLEST_SHARE] if keeps_leases else []
     # No limits and no timeouts of the client's own: leases bound the calls, the chunk timeout bounds each of them.
     connector = aiohttp.TCPConnector(limit=0)
     timeout = aiohttp.ClientTimeout(total=None)
@@ -24,7 +28,7 @@ async def worker_tools(args: AppArgs, pool: Any) -> AsyncIterator[WorkerTools]:
         yield WorkerTools(
             backends={b.name: open_backend(b, session, os.environ) for b in args.backends},
             catalog=Catalog(args.backends, args.aliases),
-            leases=RemoteLeases(pool),
+            leases=RemoteLeases(pool, kept),
             clips=ObjectClipStore(args.clip_url),
             retry=args.retry.policy(),
         )
