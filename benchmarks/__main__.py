@@ -2,9 +2,10 @@
 
 import sys
 
-from benchmarks import forty_chunks, long_job, many_chunks, speech_door, whole_book
+from benchmarks import flaky_backends, forty_chunks, long_job, many_chunks, speech_door, whole_book
 
 MEASUREMENTS = {
+    "flaky_backends": flaky_backends.main,
     "forty_chunks": forty_chunks.main,
     "long_job": long_job.main,
     "many_chunks": many_chunks.main,

@@ -59,7 +59,9 @@ class Ingress:
             "backends": self._check_backends,
         }
         single_call = SingleCall(self._args, self._call_tools)
-        return build_http_app(self._args, service, single_call, checks, adds_request_id=False)
+        return build_http_app(
+            self._args, service, single_call, checks, self._gateway.backend_figures, adds_request_id=False
+        )
 
     async def check_health(self) -> None:
         """Serve's health check; its first call prepares the stores and the directory."""

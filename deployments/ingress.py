@@ -1,7 +1,7 @@
 """The HTTP application: routes on one service, behind the edge. It knows neither Ray nor Serve."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -24,6 +24,7 @@ from deployments.routes.original import original_routes
 from deployments.routes.page import page_routes
 from deployments.routes.speech import speech_routes
 from tts_actors import __version__
+from tts_actors.backends.gauge import BackendFigures
 from tts_actors.config import AppArgs
 from tts_actors.errors import TtsError
 from tts_actors.job_service import JobService
@@ -38,6 +39,7 @@ def build_http_app(
     service: JobService,
     single_call: SingleCall,
     checks: Mapping[str, Check],
+    figures: Callable[[], Awaitable[list[BackendFigures]]],
     *,
     adds_request_id: bool = True,
 ) -> ASGIApp:
@@ -50,7 +52,7 @@ def build_http_app(
         api.include_router(discovery_routes(service.catalog, prefix))
     api.include_router(job_routes(service))
     api.include_router(caption_routes(service))
-    api.include_router(operation_routes(checks, service.unattended_jobs))
+    api.include_router(operation_routes(checks, service.unattended_jobs, args.backends, figures))
     api.include_router(page_routes())
     describe(api)
     # Exception too: Starlette would answer what nobody expected in plain text, before the edge hears of it.

@@ -2,13 +2,16 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+import dataclasses
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 
 from tts_actors import __version__
+from tts_actors.backends.gauge import BackendFigures
+from tts_actors.config import BackendArgs
 from tts_actors.errors import TtsError
 
 CHECK_SECONDS = 5.0
@@ -17,8 +20,14 @@ CHECK_SECONDS = 5.0
 Check = Callable[[], Awaitable[Any]]
 
 
-def operation_routes(checks: Mapping[str, Check], unattended_jobs: Callable[[], Awaitable[int]]) -> APIRouter:
-    """``/health`` says that the process answers, ``/readyz`` runs the named checks.
+def operation_routes(
+    checks: Mapping[str, Check],
+    unattended_jobs: Callable[[], Awaitable[int]],
+    backends: Sequence[BackendArgs],
+    figures: Callable[[], Awaitable[list[BackendFigures]]],
+) -> APIRouter:
+    """``/health`` says that the process answers, ``/readyz`` runs the named checks, ``/v1/backends`` shows ``figures``
+    of the configured ``backends``.
 
     ``/readyz`` tells ``unattended_jobs`` too (null while the store is away), which does not decide the answer: the jobs
     of a service that has just been started again wait for its first sweep, and restarting it again would not help.
@@ -39,6 +48,15 @@ def operation_routes(checks: Mapping[str, Check], unattended_jobs: Callable[[], 
             "details": {"unattended_jobs": await _figure(unattended_jobs)},
         }
         return JSONResponse(body, 503 if failed else 200, {"Retry-After": "2"} if failed else {})
+
+    @router.get("/v1/backends")
+    async def list_backends() -> Any:
+        protocols = {backend.name: backend.protocol for backend in backends}
+        documents = [
+            {"name": each.name, "protocol": protocols.get(each.name)} | dataclasses.asdict(each)
+            for each in await figures()
+        ]
+        return JSONResponse({"object": "list", "data": documents})
 
     return router
 

@@ -44,6 +44,7 @@ def config_with(backend_url: str) -> dict[str, Any]:
             "model": "fake-tts",
             "voices": {"default": "tone"},
             "max_concurrency": 8,
+            "min_concurrency": 8,  # the tests share one service: time-outs of one must not slow the next
         }
     )
     args["timeouts"] = {
@@ -53,7 +54,7 @@ def config_with(backend_url: str) -> dict[str, Any]:
         "margin_ms": 0,
         "cap_ms": 4_000,
     }
-    args["retry"] = {"max_attempts": 2, "base_ms": 10, "cap_ms": 50}
+    args["retry"] = {"max_attempts": 2, "base_ms": 10, "cap_ms": 50, "outage_ms": 0}
     args["retention"] = {"retire_after_seconds": 5}
     return document
 

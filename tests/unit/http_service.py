@@ -185,7 +185,7 @@ def _args(directory: Path, backend_url: str, changes: dict[str, Any]) -> AppArgs
         "store_url": f"sqlite+aiosqlite:///{directory}/jobs.db",
         "clip_url": f"file://{directory}/clips",
         "backends": [backend],
-        "retry": {"max_attempts": 2, "base_ms": 1, "cap_ms": 1},
+        "retry": {"max_attempts": 2, "base_ms": 1, "cap_ms": 1, "outage_ms": 0},
     }
     more: dict[str, Any] = {"backends": [backend, *changes["more_backends"]]} if "more_backends" in changes else {}
     return AppArgs.model_validate(values | {k: v for k, v in changes.items() if k != "more_backends"} | more)
@@ -195,7 +195,9 @@ def _app(args: AppArgs, parts: LocalService) -> ASGIApp:
     async def tools() -> WorkerTools:
         return parts.tools
 
-    return build_http_app(args, parts.service, SingleCall(args, tools), {"job_store": parts.store.ping})
+    return build_http_app(
+        args, parts.service, SingleCall(args, tools), {"job_store": parts.store.ping}, parts.pool.figures
+    )
 
 
 class _Server(uvicorn.Server):

@@ -614,7 +614,9 @@ async def test_what_nobody_expected_is_answered_in_the_same_shape_and_says_nothi
         sent.append(message)
 
     args = service.parts.args
-    app = build_http_app(args, service.parts.service, SingleCall(args, tools), {"broken": broken})
+    app = build_http_app(
+        args, service.parts.service, SingleCall(args, tools), {"broken": broken}, service.parts.pool.figures
+    )
     scope = {"type": "http", "method": "GET", "path": "/readyz", "query_string": b"", "headers": []}
     await app(scope, receive, send)
     headers = http.client.HTTPMessage()

@@ -34,7 +34,7 @@ def _args(directory: Path, url: str, **changes: Any) -> AppArgs:
         "store_url": f"sqlite+aiosqlite:///{directory}/jobs.db",
         "clip_url": f"file://{directory}/clips",
         "backends": [backend | changes.pop("backend", {})],
-        "retry": {"max_attempts": 2, "base_ms": 1, "cap_ms": 1},
+        "retry": {"max_attempts": 2, "base_ms": 1, "cap_ms": 1, "outage_ms": 0},
     }
     return AppArgs.model_validate(values | changes)
 

@@ -211,6 +211,13 @@ class TtsClient:
         """Remove the job and its audio. Sent once: a repeat would find nothing."""
         self._connection.send("DELETE", _path(job_id)).close()
 
+    def backends(self) -> tuple[dict[str, Any], ...]:
+        """How the service's speech servers do, one document each (``GET /v1/backends``)."""
+        document = self._document("GET", "/v1/backends")
+        if "data" not in document:
+            raise _unexpected(200)
+        return tuple(document["data"])
+
     def ready(self) -> bool:
         """True if the service can work now; False if it says that it cannot, or does not answer."""
         try:

@@ -11,6 +11,7 @@ import structlog
 from ray.exceptions import RayError
 
 from tts_actors import __version__
+from tts_actors.backends.gauge import BackendFigures
 from tts_actors.cluster.actors import actor_class
 from tts_actors.cluster.calls import answer
 from tts_actors.cluster.directory_actor import DirectoryActor
@@ -88,6 +89,10 @@ class Gateway:
     async def pool(self) -> Any:
         """The backend pool's handle."""
         return await self._ask("pool")
+
+    async def backend_figures(self) -> list[BackendFigures]:
+        """What the pool knows of each backend."""
+        return list(await answer((await self.pool()).figures.remote(), CALL_SECONDS))
 
     async def figures(self) -> dict[str, int]:
         """How many actors there are, by what they do."""

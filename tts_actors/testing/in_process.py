@@ -109,6 +109,7 @@ class LocalService:
     store: SqlJobStore
     clips: ObjectClipStore
     tools: WorkerTools
+    pool: BackendPool
 
 
 @asynccontextmanager
@@ -134,7 +135,7 @@ async def running_service(args: AppArgs) -> AsyncIterator[LocalService]:
         serving = asyncio.create_task(directory.serve())
         try:
             service = JobService(args, store=store, clips=clips, directory=directory)
-            yield LocalService(args, service, directory, spawner, store, clips, tools)
+            yield LocalService(args, service, directory, spawner, store, clips, tools, pool)
         finally:
             serving.cancel()
             await asyncio.wait({serving})
