@@ -5,6 +5,7 @@ Scale numbers (replicas, requests at once) are not here: they belong to the YAML
 
 import hashlib
 import os
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -15,10 +16,12 @@ from tts_actors.timeouts import TimeoutPolicy
 Milliseconds = Annotated[int, Field(ge=0, le=3_600_000)]
 DEFAULT_PORT = "8000"
 DEFAULT_DATA = "./data"
+_ENVIRONMENT = re.compile(r"\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Errors without their input: a store's URL may hold a password.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class BackendArgs(_Section):
@@ -167,11 +170,19 @@ class AppArgs(_Section):
 
 
 def _filled(value: Any) -> Any:
-    """Replace ``{PORT}`` and ``{DATA}`` in every string: plain ``serve run`` does not fill them in."""
+    """Replace placeholders in every string: ``{env:NAME}``, and the two that plain ``serve run`` does not fill in."""
     if isinstance(value, str):
-        return value.replace("{PORT}", DEFAULT_PORT).replace("{DATA}", os.path.abspath(DEFAULT_DATA))
+        value = value.replace("{PORT}", DEFAULT_PORT).replace("{DATA}", os.path.abspath(DEFAULT_DATA))
+        return _ENVIRONMENT.sub(_from_environment, value)
     if isinstance(value, dict):
         return {key: _filled(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_filled(item) for item in value]
     return value
+
+
+def _from_environment(placeholder: re.Match[str]) -> str:
+    name = placeholder[1]
+    if not os.environ.get(name):
+        raise ValueError(f"the environment variable {name} is not set")
+    return os.environ[name]

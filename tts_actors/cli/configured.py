@@ -27,20 +27,20 @@ def load_args(config: Path, data: Path, port: int) -> AppArgs:
     except (OSError, ValueError) as error:
         raise ConfigError(f"{config} cannot be read ({type(error).__name__})", "config") from None
     try:
-        document = yaml.safe_load(text.replace("{PORT}", str(port)).replace("{DATA}", str(data.resolve())))
+        documents = list(yaml.safe_load_all(text.replace("{PORT}", str(port)).replace("{DATA}", str(data.resolve()))))
     except yaml.YAMLError as error:
         raise ConfigError(f"{config} is not YAML: {str(error).splitlines()[0]}", "config") from None
     try:
-        return AppArgs.model_validate(_args_in(document, config))
+        return AppArgs.model_validate(_args_in(documents, config))
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'args'}: {e['msg']}" for e in error.errors())
         raise ConfigError(f"{config}: {wrong}", "args") from None
 
 
-def _args_in(document: Any, config: Path) -> Any:
-    """The ``args`` of the one application that is the service; a RayService holds the document as a string."""
-    if isinstance(document, dict) and document.get("kind") == "RayService":
-        document = yaml.safe_load(str(document.get("spec", {}).get("serveConfigV2", "")))
+def _args_in(documents: list[Any], config: Path) -> Any:
+    """The ``args`` of the one application that is the service; a RayService holds Serve's document as a string."""
+    held = [d["spec"]["serveConfigV2"] for d in documents if isinstance(d, dict) and d.get("kind") == "RayService"]
+    document = yaml.safe_load(held[0]) if held else next(iter(documents), None)
     applications = document.get("applications") if isinstance(document, dict) else None
     found = [a for a in applications or [] if isinstance(a, dict) and a.get("import_path") == APP]
     if len(found) != 1:
