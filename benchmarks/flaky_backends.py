@@ -122,11 +122,10 @@ async def _turns() -> None:
     faults = Faults(delay_ms=20, fixed_audio_ms=1_500, log_text=False)
     async with _service([faults]) as (service, _):
         alone = await _job_seconds(service, 3, "alone")
-        long = asyncio.create_task(_job_seconds(service, 5_000, "long"))
+        long = (await service.service.create("", REQUEST, _text(5_000, "long"))).job.id
         await asyncio.sleep(3)
         beside = [await _job_seconds(service, 3, f"beside-{n}") for n in range(5)]
-        assert not long.done()
-        long.cancel()
+        assert (await service.service.cancel("", long)).state is JobState.CANCELLED  # it was running all the time
         shown = ", ".join(f"{seconds * 1_000:.0f}" for seconds in beside)
         show("3 chunks alone, and beside a job of 5,000 (ms)", f"{alone * 1_000:.0f}; {shown}")
 
