@@ -197,17 +197,10 @@ class JobDirectory:
         """Keep an actor on the job until it ends; what cannot be mended here is left to the sweep."""
         try:
             for _ in range(MAX_RESPAWNS):
-                try:
-                    handle = self._handles.get(job_id) or await self._spawner.spawn(job_id)
-                    self._handles[job_id] = handle
-                    await handle.run(activation)
-                    self._retire_later(job_id, handle)
+                if await self._ran(job_id, activation):
                     return
-                except DirectoryUnavailable as error:
-                    log.warning("job_actor_lost", job_id=job_id, reason=error.message)
-                    self._handles.pop(job_id, None)
-                    activation = None
-                    await asyncio.sleep(RESPAWN_SECONDS)
+                activation = None
+                await asyncio.sleep(RESPAWN_SECONDS)
         except TtsError as error:
             log.error("job_actor_not_started", job_id=job_id, code=error.code, reason=error.message)
             self._queue_waits = True
@@ -217,6 +210,25 @@ class JobDirectory:
             self._refill.set()
             if self._queue_waits:
                 asyncio.get_running_loop().create_task(self._fill())
+
+    async def _ran(self, job_id: str, activation: Activation | None) -> bool:
+        """Have an actor bring the job to an end; False if it was lost on the way.
+
+        A lost one is killed, dead or not: Ray frees its name only then, or when nobody has a handle of it any more.
+        """
+        handle = self._handles.get(job_id)
+        try:
+            if handle is None:
+                handle = self._handles[job_id] = await self._spawner.spawn(job_id)
+            await handle.run(activation)
+        except DirectoryUnavailable as error:
+            log.warning("job_actor_lost", job_id=job_id, reason=error.message)
+            self._handles.pop(job_id, None)
+            if handle is not None:
+                handle.kill()
+            return False
+        self._retire_later(job_id, handle)
+        return True
 
     def _retire_later(self, job_id: str, handle: JobHandle) -> None:
         """Finished actors stay for a short grace; never more of them than may run."""

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tts_actors.config import AppArgs
-from tts_actors.errors import NotFound
+from tts_actors.errors import DirectoryUnavailable, NotFound
 from tts_actors.job_actor import WorkerLost
 from tts_actors.models import (
     ChunkState,
@@ -22,7 +22,7 @@ from tts_actors.models import (
     SpeechRequest,
 )
 from tts_actors.testing import FakeBackend, Faults, running_backend
-from tts_actors.testing.in_process import LocalService, running_service
+from tts_actors.testing.in_process import LocalJobHandle, LocalService, running_service
 
 REQUEST = SpeechRequest(model="fake-tts", voice="default")
 SILENT = SpeechRequest(model="fake-tts", voice="default", on_chunk_failure=OnChunkFailure.SILENCE)
@@ -276,3 +276,22 @@ async def test_what_a_dead_worker_stored_without_telling_is_not_spoken_again(tmp
         assert (await _finished(service, text)).state is JobState.COMPLETED
         assert [order.adopt for order in orders] == [False, True]
         assert len(backend.calls) == 3
+
+
+async def test_the_name_of_a_lost_actor_is_free_for_the_next(tmp_path: Path) -> None:
+    async with _running(tmp_path, Faults(delay_ms=300)) as (service, _):
+        spawn = service.spawner.spawn
+
+        async def one_of_a_name(job_id: str, *, rehearse: bool = False) -> LocalJobHandle:
+            earlier = service.spawner.handles.get(job_id)
+            if earlier is not None and not earlier.killed:
+                raise DirectoryUnavailable("the name is taken")
+            return await spawn(job_id, rehearse=rehearse)
+
+        service.spawner.spawn = one_of_a_name  # type: ignore[method-assign]
+        job = await _created(service, "One sentence. Another one.")
+        while (handle := service.spawner.handles.get(job.id)) is None or handle.running is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        handle.running.cancel()  # lost, not killed by us
+        after = await service.service.wait("", job.id, 30)
+        assert (after.state, handle.killed) == (JobState.COMPLETED, True)

@@ -52,15 +52,15 @@ class LocalJobHandle:
 
     def __init__(self, actor: JobActor) -> None:
         self.actor = actor
-        self._running: asyncio.Task[JobState] | None = None
-        self._killed = False
+        self.running: asyncio.Task[JobState] | None = None
+        self.killed = False
 
     async def run(self, activation: Activation | None = None) -> JobState:
-        self._running = asyncio.create_task(self.actor.run(activation))
+        self.running = asyncio.create_task(self.actor.run(activation))
         try:
-            return await asyncio.shield(self._running)
+            return await asyncio.shield(self.running)
         except asyncio.CancelledError:
-            if self._running.cancelled():
+            if self.running.cancelled():
                 raise DirectoryUnavailable("the job actor was killed") from None
             raise
 
@@ -68,14 +68,14 @@ class LocalJobHandle:
         await self.actor.cancel()
 
     async def wait(self, version: int, timeout_seconds: float) -> int:
-        if self._killed:
+        if self.killed:
             raise DirectoryUnavailable("the job actor was killed")
         return await self.actor.wait(version, timeout_seconds)
 
     def kill(self) -> None:
-        self._killed = True
-        if self._running is not None:
-            self._running.cancel()
+        self.killed = True
+        if self.running is not None:
+            self.running.cancel()
 
 
 @dataclass
