@@ -5,6 +5,7 @@ CONFIG ?= serve_config.yaml
 DATA ?= ./data
 METRICS_PORT ?=
 BENCH ?=
+CHAOS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
@@ -51,7 +52,7 @@ audit: $(READY)
 	  "audit: not passed. Either a version has a known vulnerability, or the package index could not be asked (see above)"; exit 1; }
 
 chaos: $(READY)
-	$(BIN)/pytest tests/integration -k "killed or restart" -v
+	@$(BIN)/python -m tests.chaos $(CHAOS)
 
 bench: $(READY)
 	@$(BIN)/python -m benchmarks $(BENCH)
