@@ -6,6 +6,7 @@ route (``/health``) passes the same proxy, replica and edge: it stands for an em
 
 import asyncio
 import time
+from collections.abc import Coroutine
 from typing import Any
 
 import aiohttp
@@ -33,13 +34,15 @@ def main(**environment: str) -> None:
 
 async def _measure(url: str, backend: FakeBackendProcess) -> None:
     connector = aiohttp.TCPConnector(limit=0)
-    figures: dict[str, list[float]] = {"direct": [], "long": [], "short": []}
+    figures: dict[str, list[float]] = {"direct": [], "empty": [], "short": [], "again": [], "long": []}
     async with aiohttp.ClientSession(connector=connector) as session:
         for round_number in range(ROUNDS + 2):
             text = " ".join([f"Round {round_number}.", *[SENTENCE] * 39])
             measured = {
                 "direct": await _first_byte(session, backend.url, SENTENCE),
+                "empty": await _timed(_get(session, f"{url}/health")),
                 "short": await _first_byte(session, url, SENTENCE),
+                "again": await _first_byte(session, url, SENTENCE),
                 "long": await _first_byte(session, url, text),
             }
             if round_number >= 2:  # the first two warm everything up
@@ -50,9 +53,11 @@ async def _measure(url: str, backend: FakeBackendProcess) -> None:
         show("first sentence from the backend itself", milliseconds(figures["direct"]))
         show("first byte of 40 sentences", milliseconds(figures["long"]))
         show("first byte later than directly, p50", f"{(median(figures['long']) - direct) * 1_000:.1f} ms", "50 ms")
-        show("one chunk", milliseconds(figures["short"]))
-        overhead = f"{(median(figures['short']) - direct) * 1_000:.1f} ms"
-        show("one chunk more than directly, p50", overhead, "8 ms, 5 ms with HAProxy")
+        show("empty route", milliseconds(figures["empty"]))
+        for name, words in (("short", "one chunk after a pause"), ("again", "one chunk soon after another")):
+            show(words, milliseconds(figures[name]))
+            overhead = f"{(median(figures[name]) - direct) * 1_000:.1f} ms"
+            show(f"{words}, more than directly, p50", overhead, "8 ms, 5 ms with HAProxy")
         backend.set_faults(delay_ms=0)
         empty = await _rate(lambda: _get(session, f"{url}/health"))
         spoken = await _rate(lambda: _first_byte(session, url, SENTENCE))
@@ -75,6 +80,12 @@ async def _first_byte(session: aiohttp.ClientSession, url: str, text: str) -> fl
 async def _get(session: aiohttp.ClientSession, url: str) -> None:
     async with session.get(url) as response:
         await response.read()
+
+
+async def _timed(call: Coroutine[Any, Any, None]) -> float:
+    started = time.perf_counter()
+    await call
+    return time.perf_counter() - started
 
 
 async def _rate(call: Any) -> float:

@@ -5,6 +5,7 @@ metadata only; the audio goes straight to the clip store.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import random
 import time
@@ -16,7 +17,7 @@ from tts_actors import metrics
 from tts_actors.audio import pcm_of_wav, prepare_clip, wav_bytes
 from tts_actors.audio.loudness import even_loudness
 from tts_actors.backends.catalog import Catalog, Route
-from tts_actors.errors import BackendError, RetryLater
+from tts_actors.errors import BackendError, RetryLater, TtsError
 from tts_actors.models import (
     Attempt,
     ChunkResult,
@@ -66,11 +67,16 @@ class Piece:
     text: str
 
 
+def clip_folder(job_id: str) -> str:
+    """What the keys of a job's clips begin with."""
+    return f"{job_id}/clips"
+
+
 def clip_key(job_id: str, index: int, text: str, request: SpeechRequest) -> str:
     """Where a chunk's clip belongs: the same job, index and content always give the same key."""
     loudness = "\0loudness" if request.loudness is Loudness.ON else ""
     content = f"{request.model}\0{request.voice}\0{request.speed}\0{request.instructions}\0{text}{loudness}"
-    return f"{job_id}/clips/{index:06d}-{hashlib.sha256(content.encode()).hexdigest()[:16]}.wav"
+    return f"{clip_folder(job_id)}/{index:06d}-{hashlib.sha256(content.encode()).hexdigest()[:16]}.wav"
 
 
 @dataclass(slots=True)
@@ -111,9 +117,12 @@ async def synthesize_chunks(order: SliceOrder, tools: WorkerTools) -> AsyncGener
     ready: list[ChunkResult] = []
     news = asyncio.Event()
 
+    # While the first words are spoken, the folder is made: forcing it to the disk takes as long as storing the clip.
+    folder = asyncio.create_task(_folder(order.job_id, tools.clips))
+
     async def lane() -> None:
         for piece in pieces:
-            result = await _chunk(piece, context, adopt=order.adopt)
+            result = await _chunk(piece, context, folder, adopt=order.adopt)
             metrics.record(metrics.CHUNKS, 1, "ok" if result.clip else "failed")
             if result.backend is not None:
                 metrics.record(metrics.RETRIES, len(result.attempts) - 1, result.backend)
@@ -141,7 +150,7 @@ async def synthesize_chunks(order: SliceOrder, tools: WorkerTools) -> AsyncGener
         everything.result()
     finally:
         everything.cancel()
-        await asyncio.gather(everything, *lanes, return_exceptions=True)
+        await asyncio.gather(everything, *lanes, folder, return_exceptions=True)
 
 
 def _lanes(max_in_flight: int) -> int:
@@ -149,7 +158,12 @@ def _lanes(max_in_flight: int) -> int:
     return max_in_flight + (max_in_flight + 1) // 2
 
 
-async def _chunk(piece: Piece, context: CallContext, *, adopt: bool) -> ChunkResult:
+async def _folder(job_id: str, clips: ClipStore) -> None:
+    with contextlib.suppress(TtsError):  # the first clip tries again, and waits if it must
+        await clips.prepare(clip_folder(job_id))
+
+
+async def _chunk(piece: Piece, context: CallContext, folder: asyncio.Task[None], *, adopt: bool) -> ChunkResult:
     key = clip_key(context.job_id, piece.index, piece.text, context.request)
     clips = context.tools.clips
     if adopt and (stored := await _patiently(lambda: clips.get(key))) is not None:
@@ -158,6 +172,7 @@ async def _chunk(piece: Piece, context: CallContext, *, adopt: bool) -> ChunkRes
         return ChunkResult(piece.index, timeout_ms, describe_clip(key, stored), None, ())
 
     async def keep(wav: bytes) -> Clip:
+        await asyncio.wait({folder})
         await _patiently(lambda: clips.put(key, wav))
         return describe_clip(key, wav)
 

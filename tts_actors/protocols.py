@@ -130,6 +130,9 @@ class JobStore(Protocol):
 class ClipStore(Protocol):
     """Where audio lives: write-once objects under slash-separated keys."""
 
+    async def prepare(self, prefix: str) -> None:
+        """Do ahead what the first ``put`` of a key below ``prefix`` would have to do; nothing depends on it."""
+
     async def put(self, key: str, body: bytes) -> None:
         """Store unless the key exists; an existing object is left as it is."""
 

@@ -53,6 +53,15 @@ class ObjectClipStore:
     def __init__(self, clip_url: str) -> None:
         self._store = _open(clip_url)
 
+    async def prepare(self, prefix: str) -> None:
+        if not isinstance(self._store, LocalStore):
+            return
+        root = Path(str(self._store.prefix))
+        try:
+            await asyncio.to_thread(_make_folder, root, root / prefix)
+        except OSError as error:
+            raise clip_trouble(error) from error
+
     async def put(self, key: str, body: bytes) -> None:
         with metrics.timed(metrics.STORE, "clip_write"):
             await self._put(key, body)
@@ -134,6 +143,12 @@ def _write_once(root: Path, key: str, body: bytes | Path) -> None:
             staging.unlink(missing_ok=True)
     for directory in (target.parent, *made):
         _sync_directory(directory)
+
+
+def _make_folder(root: Path, directory: Path) -> None:
+    """Make ``directory``; its name, and those above it, are on the disk when this returns."""
+    for changed in _make_directories(root, directory):
+        _sync_directory(changed)
 
 
 def _make_directories(root: Path, directory: Path) -> list[Path]:

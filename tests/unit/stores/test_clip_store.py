@@ -81,3 +81,33 @@ async def test_a_new_clip_is_on_the_disk_before_put_returns(tmp_path: Path, monk
     assert synced[0].startswith(".0.wav.")
     assert set(synced[1:]) == {"clips", "job-1"}
     assert os.listdir(tmp_path / "clips" / "job-1" / "clips") == ["0.wav"]
+
+
+async def test_a_prepared_folder_is_on_the_disk_and_the_first_clip_only_adds_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def noting(handle: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    store = ObjectClipStore(f"file://{tmp_path}/store")
+    await store.prepare("job-1/clips")
+    await store.prepare("job-1/clips")
+    assert synced == ["job-1", "store"]
+    synced.clear()
+    await store.put(KEY, b"a")
+    assert len(synced) == 2
+    assert synced[1] == "clips"
+
+
+async def test_preparing_harms_nothing_that_is_there(clips: ObjectClipStore) -> None:
+    await clips.put(KEY, b"first")
+    await clips.prepare("job-1/clips")
+    await clips.prepare("job-2/clips")
+    assert await clips.get(KEY) == b"first"
+    await clips.put("job-2/clips/0.wav", b"second")
+    assert await clips.get("job-2/clips/0.wav") == b"second"
