@@ -39,9 +39,10 @@ SKEW_MS = 2_000
 OPEN_FILES = 4_096
 """Ray's own advice is 65,536 on a big node; one machine with the default limits needs some hundreds a process."""
 
-ACTOR_MB = 50
 BASE_MB = 1_500
-"""Measured: a job actor; Ray with Serve, one ingress and two engine replicas."""
+SPARE_MB = 50
+JOB_MB = 190
+"""As in docs/operations.md, "Sizing": Ray with Serve and two engine replicas, a waiting actor, a job with its worker."""
 
 LOW_DISK_MB = 2_000
 FULL_DISK_MB = 200
@@ -205,7 +206,7 @@ def machine(args: AppArgs) -> Iterator[Finding]:
     if files < OPEN_FILES:
         yield Finding("limits", "note", f"{files} open files a process", f"ulimit -n {OPEN_FILES} before the start")
     limits = args.limits
-    needed = BASE_MB + ACTOR_MB * (2 * limits.max_active_jobs + limits.spare_actors)
+    needed = BASE_MB + JOB_MB * limits.max_active_jobs + SPARE_MB * (limits.max_active_jobs + limits.spare_actors)
     free = _available_mb()
     figures = f"{needed} MB of memory at limits.max_active_jobs {limits.max_active_jobs}; {free} MB are available"
     if free < needed:

@@ -7,7 +7,9 @@ from pathlib import Path
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 
+from tts_actors.errors import ConfigError
 from tts_actors.stores.engines import open_database
 from tts_actors.stores.troubles import translated
 
@@ -25,10 +27,15 @@ def sqlite_path(store_url: str) -> Path | None:
 async def migrate(store_url: str) -> None:
     """Create or upgrade the schema; does nothing when it is current. Safe to call from several processes at once.
 
-    Raises :class:`StoreUnavailable` if the database cannot be reached or written.
+    Raises :class:`StoreUnavailable` if the database cannot be reached or written, and :class:`ConfigError` if a newer
+    version of this package has upgraded it.
     """
-    with translated():
-        await _migrate(store_url)
+    try:
+        with translated():
+            await _migrate(store_url)
+    except CommandError as error:
+        reason = "its schema is newer than this code: start the version that has written it, or restore a backup"
+        raise ConfigError(f"store_url: {reason}", "store_url") from error
 
 
 async def _migrate(store_url: str) -> None:

@@ -4,10 +4,12 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import create_engine
 
+from tts_actors.errors import ConfigError
 from tts_actors.models import Boundary, ChunkingMode, JobState, Loudness, OnChunkFailure
 from tts_actors.stores import SqlJobStore, migrate
 from tts_actors.stores.migrate import MIGRATIONS
@@ -105,3 +107,14 @@ async def test_a_running_job_of_the_first_version_is_claimed_and_goes_on(tmp_pat
     assert plan.marks[1].char_start == 10
     assert plan.timeouts == TimeoutPolicy(5_000, 35, 70_000, 5_000, 75_000), "the rule it was accepted under"
     assert [result.backend for result in taken.results] == ["local"]
+
+
+async def test_older_code_refuses_a_newer_schema_and_leaves_it_alone(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/jobs.db"
+    await migrate(url)
+    with closing(sqlite3.connect(tmp_path / "jobs.db")) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(ConfigError, match="newer than this code"):
+        await migrate(url)
+    with closing(sqlite3.connect(tmp_path / "jobs.db")) as database:
+        assert database.execute("SELECT version_num FROM alembic_version").fetchall() == [("9999",)]
