@@ -42,7 +42,7 @@ OPEN_FILES = 4_096
 BASE_MB = 1_500
 SPARE_MB = 50
 JOB_MB = 190
-"""As in docs/operations.md, "Sizing": Ray with Serve and two engine replicas, a waiting actor, a job with its worker."""
+"""As in docs/operations.md, "Sizing": Ray with Serve and two engine replicas, a spare actor, a job and its worker."""
 
 LOW_DISK_MB = 2_000
 FULL_DISK_MB = 200
