@@ -116,8 +116,8 @@ def _count_calls(stage: Stage, strike: Strike, report: Report) -> None:
                 report.twice += repeats
             else:
                 report.again += repeats
-                if repeats > 1:
-                    report.problems.append(f"chunk {index}: {repeats} repeats after one crash")
+                if repeats > strike.crashes:
+                    report.problems.append(f"chunk {index}: {repeats} repeats, {strike.crashes} crashes")
 
 
 def _judge(report: Report) -> None:

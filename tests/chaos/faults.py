@@ -14,7 +14,7 @@ from tests.chaos.stage import Row, Stage, story, until
 DELAY_MS = 300
 SENTENCES = 32
 JOBS = 2
-WORKERS = "ray::synthesize_slice"
+WORKERS = "ray::_synthesize_slice"
 ACTORS = "ray::JobActor"
 
 
@@ -33,6 +33,7 @@ class Strike:
     up_at: float
     resumed: Callable[[Row, Row], bool]
     note: str = ""
+    crashes: int = 1
     extra: list[str] = field(default_factory=list)
 
 
@@ -104,9 +105,11 @@ def worker_before_call(stage: Stage) -> Strike:
     fresh = lambda: [p for p in stage.processes(WORKERS) if p.pid not in others]  # noqa: E731
     until(fresh, "the second job has a worker")
     before, stored = stage.rows(list(texts)), stage.clips(list(texts))
-    (worker,) = fresh()
-    worker.kill()
-    return Strike(texts, before, stored, 1, time.monotonic(), goes_on)
+    fresh()[0].kill()
+    strike = Strike(texts, before, stored, 1, time.monotonic(), goes_on)
+    if len(stage.calls()) > 8:
+        strike.extra.append("the worker had called already")
+    return strike
 
 
 def worker_after_clip(stage: Stage) -> Strike:
@@ -135,9 +138,7 @@ def ingress(stage: Stage) -> Strike:
     stage.backend.set_faults(delay_ms=DELAY_MS)
     text, key = story(0, SENTENCES), uuid.uuid4().hex
     link, body = f"{stage.url}/v1/audio/speech/jobs", {"model": "fake-tts", "input": text}
-    known = {row.id for row in stage.rows()}
-    newest = stage.newest(set())
-    known |= {newest} if newest else set()
+    known = stage.ids()
     answers: list[int] = []
 
     def ask() -> None:
@@ -151,13 +152,12 @@ def ingress(stage: Stage) -> Strike:
             client.start()
             time.sleep(1.0)  # the request is in the replica now, which waits for the store; nothing outside shows it
             halted.enter_context(stage.halted("ray::ProxyActor"))  # no answer gets out any more
-        until(lambda: stage.newest(known), "the job is committed", pause=0)
+        until(lambda: stage.ids() - known, "the job is committed", pause=0)
         for replica in replicas:
             replica.kill()
         killed_at = time.monotonic()
     client.join()
-    job_id = stage.newest(known)
-    assert job_id is not None
+    (job_id,) = stage.ids() - known
     (row,) = stage.rows([job_id])
     until(stage.ready, "the service is ready again")
     again = requests.post(link, json=body, headers={"Idempotency-Key": key}, timeout=60)
@@ -188,6 +188,7 @@ def _node(stage: Stage, title: str) -> Strike:
         time.sleep(0.1)
     done = sum(row.state == "completed" for row in stage.rows(ids))
     ended = "the runner ended" if not stage.alive else "the runner was still there"
+    strike.crashes = 2
     strike.note = f"{ended}, {done} of {len(ids)} jobs done without a restart; service restarted"
     _restart(stage, strike)
     return strike
@@ -204,7 +205,10 @@ def service(stage: Stage) -> Strike:
 def _restart(stage: Stage, strike: Strike) -> None:
     ids = list(strike.texts)
     strike.kills += stage.kill_all()
+    promised = [row.promised for row in strike.before]
     strike.before, strike.stored = stage.rows(ids), stage.clips(ids)
+    if promised != [row.promised for row in strike.before]:
+        strike.extra.append("a deadline or a timeout moved before the restart")
     stage.start()
     strike.up_at = time.monotonic()
 

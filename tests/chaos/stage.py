@@ -174,11 +174,10 @@ class Stage:
             query = f"select {names} from jobs where id = ?"  # noqa: S608
             return [Row(**row) for job_id in job_ids for row in connection.execute(query, (job_id,))]
 
-    def newest(self, known: set[str]) -> str | None:
-        """The id of a job that is not known yet."""
+    def ids(self) -> set[str]:
+        """The ids of all jobs."""
         with contextlib.closing(self._connect()) as connection:
-            found = [row["id"] for row in connection.execute("select id from jobs order by created_at_ms desc limit 3")]
-        return next((job_id for job_id in found if job_id not in known), None)
+            return {row["id"] for row in connection.execute("select id from jobs")}
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

@@ -147,7 +147,8 @@ def test_a_job_is_accepted_with_its_address_and_all_its_fields(door: Door) -> No
     assert set(job) == set(names.split())
     assert set(job["chunks"]) == {"total", "completed", "failed", "in_flight"}
     assert set(job["links"]) == {"self", "audio", "events", "chunks", "captions", "manifest", "cancel"}
-    assert (job["object"], job["status"]) == ("audio.speech.job", "queued")
+    assert job["object"] == "audio.speech.job"
+    assert job["status"] in ("queued", "in_progress")  # with a warm actor it runs at once
     assert (job["model"], job["voice"], job["response_format"]) == ("fake-tts", "tone", "wav")
     assert (job["character_count"], job["metadata"], job["progress"]) == (len(TEXT), {"book": "one"}, 0)
     assert type(job["created_at"]) is int
