@@ -16,7 +16,7 @@ import structlog
 
 from tts_actors import metrics
 from tts_actors.config import AppArgs
-from tts_actors.errors import DirectoryUnavailable, RetryLater, TtsError
+from tts_actors.errors import DirectoryUnavailable, JobExpired, NotFound, NotReady, RetryLater, TtsError
 from tts_actors.models import Activation, Ending, JobState, Reservation
 from tts_actors.protocols import ClipStore, JobHandle, JobStore, Spawner
 from tts_actors.states import TERMINAL
@@ -88,6 +88,7 @@ class JobDirectory:
         self._queue_waits = True
         self._warm = False
         self._refill = asyncio.Event()
+        self._reviving = asyncio.Lock()
 
     async def serve(self) -> None:
         """Take over what an earlier directory of this service left, then sweep and keep spares until cancelled."""
@@ -154,6 +155,23 @@ class JobDirectory:
                 handle.kill()
         await self._fill()
 
+    async def revive(self, job_id: str) -> None:
+        """Give a finished job an actor again, for the usual grace; a job that has one keeps it.
+
+        Raises :class:`NotFound`, :class:`JobExpired`, or :class:`NotReady` if the job still waits for its turn.
+        """
+        async with self._reviving:
+            if job_id in self._handles or job_id in self._finished:
+                return
+            job = await self._store.get_job(job_id)
+            if job is None:
+                raise NotFound("there is no such job", "job_id")
+            if job.state is JobState.EXPIRED:
+                raise JobExpired("the job has expired and its audio is gone", "job_id")
+            if job.state not in TERMINAL:
+                raise NotReady(f"the job is {job.state.value} and its actor is not up yet", job.poll_after_ms / 1_000)
+            self._retire_later(job_id, await self._spawner.spawn(job_id))
+
     async def wait(self, job_id: str, version: int, timeout_seconds: float) -> None:
         """Return when the job's version passes ``version``, at the latest after the time-out."""
         handle = self._handles.get(job_id)
@@ -188,6 +206,7 @@ class JobDirectory:
     def _activate(self, job_id: str, activation: Activation | None = None) -> None:
         if job_id in self._active:
             return
+        self._retire(job_id)  # the name of a job that is retried, or made again after a delete, must be free
         warm, _ = self._reserved.pop(job_id, (None, 0.0))
         if warm is not None:
             self._handles[job_id] = warm
@@ -233,14 +252,16 @@ class JobDirectory:
     def _retire_later(self, job_id: str, handle: JobHandle) -> None:
         """Finished actors stay for a short grace; never more of them than may run."""
         self._finished[job_id] = handle
-        asyncio.get_running_loop().call_later(self._retention.retire_after_seconds, self._retire, job_id)
+        asyncio.get_running_loop().call_later(self._retention.retire_after_seconds, self._retire, job_id, handle)
         while len(self._finished) > self._limits.max_active_jobs:
             self._retire(next(iter(self._finished)))
 
-    def _retire(self, job_id: str) -> None:
-        handle = self._finished.pop(job_id, None)
-        if handle is not None:
-            handle.kill()
+    def _retire(self, job_id: str, handle: JobHandle | None = None) -> None:
+        """Drop the finished actor of a job; with ``handle`` only that one, not a revived one that came after it."""
+        if handle is None or self._finished.get(job_id) is handle:
+            finished = self._finished.pop(job_id, None)
+            if finished is not None:
+                finished.kill()
 
     async def _fill(self) -> None:
         """Start waiting jobs while there is room."""

@@ -7,29 +7,26 @@ on where a dead one stopped.
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
 from tts_actors import metrics
-from tts_actors.config import AppArgs
-from tts_actors.errors import NotFound, RetryLater, StaleEpoch, TtsError
+from tts_actors.errors import Conflict, RetryLater, StaleEpoch, TtsError
+from tts_actors.job_object import ActorTools, JobObject
 from tts_actors.ledger import Ledger
 from tts_actors.models import (
     Activation,
     ChunkResult,
     Ending,
-    JobInput,
     JobRecord,
     JobState,
     SliceOrder,
     SliceProgress,
     SpeechRequest,
 )
-from tts_actors.protocols import Dispatch, JobStore
+from tts_actors.states import TERMINAL
 from tts_actors.text import lexicon_of, spoken_text
 from tts_actors.timeouts import TimeoutPolicy
 
@@ -60,26 +57,11 @@ class WorkerLost(RetryLater):
     code = "worker_lost"
 
 
-@dataclass(frozen=True, slots=True)
-class ActorTools:
-    """What a job actor needs from outside; made anew in its process, after construction."""
-
-    store: JobStore
-    dispatch: Dispatch
-    args: AppArgs
-    owner: str
-    now: Callable[[], float] = time.time
-
-
-class JobActor:
+class JobActor(JobObject):
     """The life of one job. Construction does no I/O and cannot fail: ``open_tools`` is called by :meth:`run`."""
 
     def __init__(self, job_id: str, open_tools: Callable[[], ActorTools]) -> None:
-        self._job_id = job_id
-        self._open_tools = open_tools
-        self._tools: ActorTools | None = None
-        self._job: JobRecord | None = None
-        self._input: JobInput | None = None
+        super().__init__(job_id, open_tools)
         self._ledger: Ledger | None = None
         self._version = 0
         self._in_flight = 0
@@ -88,7 +70,9 @@ class JobActor:
         self._writing = asyncio.Lock()
         self._changed = asyncio.Condition()
         self._cancelled = asyncio.Event()
-        self._stopped = asyncio.Event()
+        self._arrived = asyncio.Event()
+        self._settled_from_outside = False
+        self._error_from_outside: tuple[str, str] | None = None
 
     async def ready(self, *, rehearse: bool = False) -> str:
         """Answers once the process is up and its store connection is warm: the job id.
@@ -154,7 +138,8 @@ class JobActor:
             await asyncio.wait({work, heartbeat, stop}, timeout=remaining_seconds, return_when=asyncio.FIRST_COMPLETED)
             if self._cancelled.is_set():
                 await _ended(work)
-                return await self._finish(JobState.CANCELLED)
+                error = self._error_from_outside
+                return await self._finish(JobState.FAILED if error else JobState.CANCELLED, error)
             if heartbeat.done():
                 heartbeat.result()
             if not work.done():
@@ -191,23 +176,24 @@ class JobActor:
         """Run one slice to its end. Results that arrive during a commit are committed together by the next one."""
         tools = self._warm()
         inbox: list[SliceProgress] = []
-        arrived = asyncio.Event()
 
         async def read(stream: AsyncGenerator[SliceProgress]) -> None:
             async with contextlib.aclosing(stream):
                 async for progress in stream:
                     inbox.append(progress)
-                    arrived.set()
+                    self._arrived.set()
 
         order = self._order(job, indices, adopt or job.activations > 1)
         reading = asyncio.create_task(read(tools.dispatch(order)))
-        reading.add_done_callback(lambda _: arrived.set())
+        reading.add_done_callback(lambda _: self._arrived.set())
         try:
             while inbox or not reading.done():
-                await arrived.wait()
-                arrived.clear()
+                await self._arrived.wait()
+                self._arrived.clear()
                 batch, inbox[:] = list(inbox), []
                 self._take(ledger, batch)
+                if self._settled_from_outside and ledger.verdict() is not None:
+                    return
                 if ledger.outstanding_count() and self._pending:
                     await self._commit(job, ledger)
             reading.result()
@@ -294,7 +280,35 @@ class JobActor:
     async def cancel(self) -> None:
         """Stop backend calls and end the job as cancelled; returns once :meth:`run` has committed that. Idempotent."""
         self._cancelled.set()
+        if self._job is None and await self._stored_state() in TERMINAL:
+            return  # a finished job's actor that was started to be read: nothing runs
         await self._stopped.wait()
+
+    async def _write(self, operation: Callable[[], Any]) -> None:
+        async with self._writing:
+            version = await self._insistently(operation)
+        await self._publish(version)
+
+    async def _settle(self, result: ChunkResult) -> None:
+        job, ledger = self._job, self._ledger
+        assert job is not None and ledger is not None  # noqa: S101, PT018 - the job is running
+        news = ledger.record([result])
+        if not news:
+            raise Conflict(f"chunk {result.index} has a result already", "index")
+        self._pending += news
+        if ledger.verdict() is None:
+            await self._commit(job, ledger)
+            return
+        # It decides the job, whose end commits it.
+        self._settled_from_outside = True
+        self._arrived.set()
+        await self._stopped.wait()
+        if await self.retrieve_chunk(result.index) is None:
+            await self._running()  # says why it is not there: the job ended without it, or is another actor's
+
+    async def _end(self, error: tuple[str, str] | None) -> None:
+        self._error_from_outside = error
+        await self.cancel()
 
     async def until_stopped(self) -> None:
         """Returns when the job has ended or is being cancelled: workers hold this call open and stop with it."""
@@ -311,31 +325,6 @@ class JobActor:
             async with asyncio.timeout(timeout_seconds), self._changed:
                 await self._changed.wait_for(lambda: self._version > version)
         return self._version
-
-    async def retrieve(self) -> dict[str, Any]:
-        """The job's metadata in the original's words, from the store (contract A, ``/api/tts-job``)."""
-        job = await self._warm().store.get_job(self._job_id)
-        if job is None:
-            raise NotFound("there is no such job", "job_id")
-        return {
-            "jobId": job.id,
-            "status": job.state.value,
-            "totalChunks": job.chunk_total,
-            "completedChunks": job.chunks_completed,
-            "failedChunks": job.chunks_failed,
-            "orchestratorTimeoutMs": job.orchestrator_timeout_ms,
-            "jobTimeoutMs": job.job_timeout_ms,
-        }
-
-    async def retrieve_chunk(self, index: int) -> ChunkResult | None:
-        """A chunk's result, or None while there is none."""
-        found = await self._warm().store.get_chunk(self._job_id, index)
-        return None if found is None else found[1]
-
-    def _warm(self) -> ActorTools:
-        if self._tools is None:
-            self._tools = self._open_tools()
-        return self._tools
 
     def _now_ms(self) -> int:
         return int(self._warm().now() * 1_000)

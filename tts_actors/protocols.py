@@ -95,7 +95,11 @@ class JobStore(Protocol):
     async def charge(self, tenant: str, quota: Quota, characters: int, *, now_ms: int) -> None:
         """Count characters that are spoken without a job. Raises :class:`LimitExceeded` and counts nothing then."""
 
-    async def delete_job(self, job_id: str) -> bool: ...
+    async def set_metadata(self, job_id: str, epoch: int, metadata: dict[str, str]) -> int:
+        """Replace the metadata of a running job's request; returns the job's new version."""
+
+    async def delete_job(self, job_id: str, *, epoch: int | None = None) -> bool:
+        """Remove the job's rows; with ``epoch`` only if the job has ended under it. False if nothing was removed."""
 
     async def queued_jobs(self, *, limit: int) -> list[str]:
         """Jobs waiting to run, by priority, then age."""

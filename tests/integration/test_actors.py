@@ -12,9 +12,12 @@ from typing import Any
 import psutil
 import pytest
 import ray
+import requests
 
 from tests.integration.service import Service
+from tts_actors.client import open_job
 from tts_actors.cluster import DIRECTORY, NAMESPACE
+from tts_actors.errors import Conflict, NotFound
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +76,64 @@ def test_a_finished_jobs_actor_retires(service: Service) -> None:
 
     _until(retired, seconds=30)
     assert service.job(job["id"])["status"] == "completed"
+
+
+def _has_retired(job_id: str) -> bool:
+    try:
+        _actor(job_id)
+    except ValueError:
+        return True
+    return False
+
+
+@pytest.mark.usefixtures("_driver")
+def test_a_retired_job_is_opened_again_from_python(service: Service) -> None:
+    job_id = service.create("Short.")["id"]
+    assert service.job(job_id, wait=20)["status"] == "completed"
+    _until(lambda: _has_retired(job_id))
+    actor = open_job(job_id)
+    assert ray.get(actor.retrieve.remote())["status"] == "completed"
+    with pytest.raises(Conflict, match="the job is completed"):
+        ray.get(actor.mark_chunk_failed.remote(0, "too late"))
+    _until(lambda: _has_retired(job_id))  # the revived one retires too
+    ray.get(open_job(job_id).delete.remote())
+    assert requests.get(f"{service.url}/v1/audio/speech/jobs/{job_id}", timeout=30).status_code == 404
+    _until(lambda: _has_retired(job_id))
+    with pytest.raises(NotFound):
+        open_job(job_id)
+
+
+@pytest.mark.usefixtures("_driver")
+def test_a_running_job_takes_writes_from_python(service: Service) -> None:
+    service.backend.set_faults(delay_ms=60_000)
+    job_id = service.create("This is one. This is two.", on_chunk_failure="silence")["id"]
+    actor = _started_actor(job_id)
+    _until(lambda: service.job(job_id)["status"] == "in_progress")
+    ray.get(actor.store_metadata.remote({"shelf": "7"}))
+    ray.get(actor.mark_chunk_failed.remote(0, "nobody can say this"))
+    job = service.job(job_id)
+    assert (job["metadata"], job["chunks"]["failed"]) == ({"shelf": "7"}, 1)
+    assert ray.get(actor.update_status.remote("cancelled")) == "cancelled"
+    assert service.job(job_id)["status"] == "cancelled"
+
+
+@pytest.mark.usefixtures("_driver")
+def test_thirty_jobs_leave_no_actor_and_no_growth_behind(service: Service) -> None:
+    """Bounds: no job actor beside the warm spares; the directory has at most 16 more descriptors and 32 MiB more."""
+    directory = _processes(service, "ray::DirectoryActor")[0]
+    descriptors, memory_bytes = directory.num_fds(), directory.memory_info().rss
+    jobs = [service.create(f"Job number {number}.")["id"] for number in range(30)]
+    assert {service.job(job_id, wait=60)["status"] for job_id in jobs} == {"completed"}
+
+    def only_spares() -> bool:
+        figures = ray.get(_actor(DIRECTORY).figures.remote())
+        busy = figures["active"] + figures["finished"]
+        return busy == 0 and len(_processes(service, "ray::JobActor")) <= figures["spares"] + figures["reserved"]
+
+    _until(only_spares, seconds=60)
+    assert directory.num_fds() <= descriptors + 16
+    assert directory.memory_info().rss <= memory_bytes + 32 * 2**20
+    assert requests.get(f"{service.url}/readyz", timeout=30).json()["details"] == {"unattended_jobs": 0}
 
 
 def _processes(service: Service, title: str) -> list[psutil.Process]:

@@ -1,7 +1,7 @@
 """A client of the service: what programs and the command line use to make long texts speak.
 
 It knows the HTTP contract and nothing of what is behind it. :class:`TtsClient` talks to a service by its URL,
-:func:`open_job` reaches a living job's actor through Ray.
+:func:`open_job` reaches a job's actor through Ray.
 """
 
 from typing import Any
@@ -16,7 +16,9 @@ __all__ = ["ApiError", "Job", "JobPage", "SpeechOptions", "TtsClient", "Unreacha
 def open_job(job_id: str) -> Any:
     """The handle of a job's actor, in a process that has joined the service's Ray cluster.
 
-    Raises :class:`~tts_actors.errors.NotFound` when the job has no actor any more and
+    A finished job whose actor has retired gets one again, for ``retention.retire_after_seconds``. Raises
+    :class:`~tts_actors.errors.NotFound` when there is no such job, :class:`~tts_actors.errors.JobExpired` when its life
+    is over, :class:`~tts_actors.errors.NotReady` while it waits in the queue, and
     :class:`~tts_actors.errors.ConfigError` when Ray is not connected. Ray is imported by this call, not before.
     """
     from tts_actors.cluster.open_job import open_job as open_with_ray

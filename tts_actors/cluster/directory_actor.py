@@ -106,6 +106,9 @@ class DirectoryActor:
     async def forget(self, job_id: str) -> None:
         await (await self._ready()).forget(job_id)
 
+    async def revive(self, job_id: str) -> None:
+        await (await self._ready()).revive(job_id)
+
     async def figures(self) -> dict[str, int]:
         return await (await self._ready()).figures()
 

@@ -13,10 +13,11 @@ from tts_actors.cluster.metrics import record_with_ray
 from tts_actors.cluster.names import NAMESPACE
 from tts_actors.config import AppArgs
 from tts_actors.errors import DirectoryUnavailable
-from tts_actors.job_actor import ActorTools, JobActor
+from tts_actors.job_actor import JobActor
+from tts_actors.job_object import ActorTools
 from tts_actors.logs import configure_logs
 from tts_actors.models import Activation, JobState
-from tts_actors.stores import SqlJobStore
+from tts_actors.stores import ObjectClipStore, SqlJobStore
 
 START_SECONDS = 60.0
 """An actor that does not answer within this time after its start has failed to start."""
@@ -26,7 +27,13 @@ def open_actor_tools(args: AppArgs, owner: str, pool: Any) -> ActorTools:
     """A job actor's tools, made in its own process."""
     configure_logs()
     record_with_ray()
-    return ActorTools(store=SqlJobStore(args.store_url), dispatch=RayDispatch(args, pool), args=args, owner=owner)
+    return ActorTools(
+        store=SqlJobStore(args.store_url),
+        dispatch=RayDispatch(args, pool),
+        args=args,
+        owner=owner,
+        open_clips=lambda: ObjectClipStore(args.clip_url),
+    )
 
 
 class RayJobHandle:

@@ -107,8 +107,11 @@ class SqlJobStore:
     async def charge(self, tenant: str, quota: Quota, characters: int, *, now_ms: int) -> None:
         await self._write(quotas.charge(tenant, quota, characters, now_ms))
 
-    async def delete_job(self, job_id: str) -> bool:
-        return await self._write(operations.delete_job(job_id))
+    async def set_metadata(self, job_id: str, epoch: int, metadata: dict[str, str]) -> int:
+        return await self._write(operations.set_metadata(job_id, epoch, metadata))
+
+    async def delete_job(self, job_id: str, *, epoch: int | None = None) -> bool:
+        return await self._write(operations.delete_job(job_id, epoch))
 
     async def queued_jobs(self, *, limit: int) -> list[str]:
         return await self._read(operations.queued_jobs(limit))

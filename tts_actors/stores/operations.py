@@ -296,8 +296,23 @@ def requeue(job_id: str, quota: Quota, now_ms: int, deadline_at_ms: int) -> Call
     return operation
 
 
-def delete_job(job_id: str) -> Callable[[sa.Connection], bool]:
+def set_metadata(job_id: str, epoch: int, metadata: dict[str, str]) -> Callable[[sa.Connection], int]:
+    def operation(connection: sa.Connection) -> int:
+        job = get_job(job_id)(connection)
+        if job is None:
+            raise StaleEpoch("the job is gone")
+        return _fenced(
+            connection, job_id, epoch, {"request": dataclasses.replace(job.request, metadata=metadata).to_json()}
+        )
+
+    return operation
+
+
+def delete_job(job_id: str, epoch: int | None) -> Callable[[sa.Connection], bool]:
     statement = jobs.delete().where(jobs.c.id == job_id).returning(jobs.c.id)
+    if epoch is not None:
+        ended = [state.value for state in TERMINAL]
+        statement = statement.where(jobs.c.epoch == epoch, jobs.c.state.in_(ended))
     return lambda connection: connection.execute(statement).first() is not None
 
 

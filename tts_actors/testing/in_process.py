@@ -17,7 +17,8 @@ from tts_actors.chunk_worker import WorkerTools, synthesize_chunks
 from tts_actors.config import AppArgs
 from tts_actors.directory import JobDirectory
 from tts_actors.errors import DirectoryUnavailable
-from tts_actors.job_actor import ActorTools, JobActor
+from tts_actors.job_actor import JobActor
+from tts_actors.job_object import ActorTools
 from tts_actors.job_service import JobService
 from tts_actors.models import Activation, Attempt, JobState, Lease, LeaseReport, Priority, SliceOrder, SliceProgress
 from tts_actors.protocols import Dispatch
@@ -91,7 +92,13 @@ class LocalSpawner:
 
     async def spawn(self, job_id: str, *, rehearse: bool = False) -> LocalJobHandle:
         def open_tools() -> ActorTools:
-            return ActorTools(SqlJobStore(self.args.store_url), self.dispatch, self.args, self.owner)
+            return ActorTools(
+                store=SqlJobStore(self.args.store_url),
+                dispatch=self.dispatch,
+                args=self.args,
+                owner=self.owner,
+                open_clips=lambda: ObjectClipStore(self.args.clip_url),
+            )
 
         self.handles[job_id] = LocalJobHandle(JobActor(job_id, open_tools))
         await self.handles[job_id].actor.ready(rehearse=rehearse)
