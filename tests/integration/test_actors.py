@@ -208,7 +208,3 @@ def test_an_operator_can_have_the_service_sweep_now(service: Service) -> None:
     )
     assert found.returncode == 0, found.stderr
     assert json.loads(found.stdout)["active"] >= 0
-    nobody = subprocess.run([*command, "--address", "127.0.0.1:1"], capture_output=True, text=True, timeout=120)
-    assert nobody.returncode in (2, 3), nobody.stderr
-    assert "127.0.0.1:1" in nobody.stderr
-    assert "Traceback" not in nobody.stderr

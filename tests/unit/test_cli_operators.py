@@ -196,3 +196,9 @@ def test_delete_expired_takes_those_whose_life_is_over_and_no_others(
     assert not (tmp_path / "data" / "clips" / over.id).exists()
     assert client.get(kept.id).complete
     assert json.loads(run("admin", "verify").stdout)["clips"] == kept.chunks_total
+
+
+def test_a_sweep_where_no_ray_is_says_so_at_once() -> None:
+    result = CliRunner().invoke(app, ["admin", "sweep", "--address", "127.0.0.1:9"])
+    assert result.exit_code == 2
+    assert "no Ray can be reached at 127.0.0.1:9" in result.stderr

@@ -40,7 +40,7 @@ OPEN_FILES = 4_096
 """Ray's own advice is 65,536 on a big node; one machine with the default limits needs some hundreds a process."""
 
 BASE_MB = 1_500
-SPARE_MB = 50
+SPARE_MB = 100
 JOB_MB = 190
 """As in docs/operations.md, "Sizing": Ray with Serve and two engine replicas, a spare actor, a job and its worker."""
 

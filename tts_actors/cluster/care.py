@@ -1,6 +1,7 @@
 """An operator's way into the running service, through Ray."""
 
 import logging
+import socket
 from typing import Any, cast
 
 import ray
@@ -12,6 +13,19 @@ from tts_actors.errors import ConfigError, DirectoryUnavailable
 ANSWER_SECONDS = 60.0
 """A sweep starts at most some hundred jobs, each in its own time: it answers long before."""
 
+CONNECT_SECONDS = 5.0
+
+
+def _reach(address: str) -> None:
+    """Raise :class:`ConfigError` at once if nobody listens at ``HOST:PORT``: Ray itself tries for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        raise ConfigError(f"no Ray can be reached at {address} ({type(error).__name__})", "address") from error
+
 
 def sweep_now(address: str) -> dict[str, int]:
     """Have the directory sweep once; returns how many actors there are afterwards, by what they do.
@@ -19,6 +33,7 @@ def sweep_now(address: str) -> dict[str, int]:
     Raises :class:`ConfigError` if there is no Ray at ``address`` and :class:`DirectoryUnavailable` if no service runs
     there.
     """
+    _reach(address)
     try:
         ray.init(address=address, namespace=NAMESPACE, logging_level=logging.ERROR, log_to_driver=False)
     except (ConnectionError, RayError, RuntimeError, ValueError) as error:
