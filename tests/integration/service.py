@@ -114,12 +114,16 @@ def start(folder: Path, document: dict[str, Any], port: int) -> "subprocess.Pope
             cwd=ROOT,
             start_new_session=True,
         )
-    give_up = time.monotonic() + START_SECONDS
-    while b"ready at" not in log_path.read_bytes()[begin:]:
-        if process.poll() is not None or time.monotonic() > give_up:
-            kill(process)
-            raise StartFailed(f"the service did not start:\n{log_path.read_text(errors='replace')[-4_000:]}")
-        time.sleep(0.1)  # a process that starts sets no event of ours
+    try:
+        give_up = time.monotonic() + START_SECONDS
+        while b"ready at" not in log_path.read_bytes()[begin:]:
+            if process.poll() is not None or time.monotonic() > give_up:
+                kill(process)
+                raise StartFailed(f"the service did not start:\n{log_path.read_text(errors='replace')[-4_000:]}")
+            time.sleep(0.1)  # a process that starts sets no event of ours
+    except BaseException:  # an interrupted start leaves nothing behind either
+        kill(process)
+        raise
     return process
 
 
