@@ -118,7 +118,7 @@ def srt(text: str, cues: Iterable[Cue]) -> str:
     """
     blocks = [
         f"{number}\n{_clock(start, ',')} --> {_clock(end, ',')}\n{_srt_line(text[cue.char_start : cue.char_end])}\n"
-        for number, (cue, start, end) in enumerate(_timed(cues), 1)
+        for number, (cue, start, end) in enumerate(_timed(text, cues), 1)
     ]
     return "\n".join(blocks)
 
@@ -126,7 +126,7 @@ def srt(text: str, cues: Iterable[Cue]) -> str:
 def vtt(text: str, cues: Iterable[Cue]) -> str:
     """WebVTT; a cue's identifier is its sentence's index. Sentences that are not heard have no cue."""
     blocks = ["WEBVTT\n"]
-    for cue, start, end in _timed(cues):
+    for cue, start, end in _timed(text, cues):
         line = _vtt_line(text[cue.char_start : cue.char_end])
         blocks.append(f"{cue.sentence}\n{_clock(start, '.')} --> {_clock(end, '.')}\n{line}\n")
     return "\n".join(blocks)
@@ -162,10 +162,13 @@ def _vtt_line(sentence: str) -> str:
     return spoken_text(sentence).translate(_VTT_ESCAPES)
 
 
-def _timed(cues: Iterable[Cue]) -> Iterator[tuple[Cue, int, int]]:
-    """Heard cues with start and end in whole milliseconds; what is shorter than one is left out."""
+def _timed(text: str, cues: Iterable[Cue]) -> Iterator[tuple[Cue, int, int]]:
+    """Heard cues with start and end in whole milliseconds.
+
+    Left out is what is shorter than one, and what has nothing to show: an empty line would end its entry too early.
+    """
     for cue in cues:
-        if cue.start is not None and cue.end is not None:
+        if cue.start is not None and cue.end is not None and spoken_text(text[cue.char_start : cue.char_end]):
             start, end = _milliseconds(cue.start), _milliseconds(cue.end)
             if end > start:
                 yield cue, start, end
