@@ -14,7 +14,7 @@ CHROMIUM = shutil.which("chromium")
 LIMIT_MS = 60_000
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         if os.environ.get("CI") or os.environ.get("PAGE_TESTS_MUST_RUN"):
@@ -27,7 +27,7 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpService]:
     with http_service(tmp_path_factory.mktemp("page")) as running:
         yield running
@@ -63,7 +63,7 @@ def page(context: BrowserContext, service: HttpService) -> Iterator[Page]:
     assert problems == []
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def axe() -> str:
     """axe-core (MPL-2.0, unmodified, its licence beside it)."""
     return (Path(__file__).parent / "axe" / "axe.min.js").read_text()
