@@ -69,7 +69,8 @@ class SpeechDoor:
         faults; the body of a longer text raises at its first block too.
         """
         request = dataclasses.replace(request, patient=False)
-        if len((await self._service.plan(request, text)).spans) == 1:
+        route = self._service.catalog.route(request.model, request.voice)
+        if len(text) <= route.chunk_characters and len((await self._service.plan(request, text)).spans) == 1:
             return await self._short(tenant, request, text)
         plan = await self._service.plan(request, text, FIRST_CHARACTERS)
         stream = await self._stream(tenant, request, text, plan, repeated=repeated)

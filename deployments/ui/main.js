@@ -35,7 +35,7 @@ async function backends() {
   if (!hasBackends) return;
   try {
     const found = await json("/v1/backends");
-    const rows = found.data || found.backends || [];
+    const rows = found.data;
     const table = el("table");
     const head = el("tr");
     head.append(...["Name", "Health", "Breaker", "Calls", "p50", "p95"].map((name) => el("th", name, { scope: "col" })));

@@ -89,6 +89,14 @@ def test_a_job_of_another_session_is_read_from_its_captions(page: Page, service:
     expect(page.locator("#reader")).to_contain_text("Does nobody sail?")
 
 
+def test_the_backends_are_listed_with_their_health(page: Page, service: HttpService) -> None:
+    backends = requests.get(f"{service.url}/v1/backends", timeout=10).json()["data"]
+    page.goto("/")
+    expect(page.locator("#backends tr:has(td)")).to_have_count(len(backends))
+    expect(page.locator("#backends")).to_contain_text(backends[0]["name"])
+    expect(page.locator("#backends")).to_contain_text("healthy")
+
+
 def test_a_deleted_job_is_gone_and_the_list_says_so(page: Page) -> None:
     start(page, "A short life with an unusual title.")
     status(page, "completed")
