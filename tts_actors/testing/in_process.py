@@ -81,10 +81,14 @@ class LocalJobHandle:
 
 @dataclass
 class LocalSpawner:
-    """The :class:`~tts_actors.protocols.Spawner` of plain objects; ``handles`` keeps them in reach of tests."""
+    """The :class:`~tts_actors.protocols.Spawner` of plain objects; ``handles`` keeps them in reach of tests.
+
+    They share ``store``: there is no process whose end would close one of their own.
+    """
 
     args: AppArgs
     dispatch: Dispatch
+    store: SqlJobStore
     owner: str = OWNER
 
     def __post_init__(self) -> None:
@@ -93,7 +97,7 @@ class LocalSpawner:
     async def spawn(self, job_id: str, *, rehearse: bool = False) -> LocalJobHandle:
         def open_tools() -> ActorTools:
             return ActorTools(
-                store=SqlJobStore(self.args.store_url),
+                store=self.store,
                 dispatch=self.dispatch,
                 args=self.args,
                 owner=self.owner,
@@ -103,6 +107,14 @@ class LocalSpawner:
         self.handles[job_id] = LocalJobHandle(JobActor(job_id, open_tools))
         await self.handles[job_id].actor.ready(rehearse=rehearse)
         return self.handles[job_id]
+
+    async def stop(self) -> None:
+        """End all of them as lost processes would."""
+        running = [handle.running for handle in self.handles.values() if handle.running is not None]
+        for handle in self.handles.values():
+            handle.kill()
+        if running:
+            await asyncio.wait(running)
 
 
 @dataclass
@@ -137,7 +149,7 @@ async def running_service(args: AppArgs) -> AsyncIterator[LocalService]:
         def dispatch(order: SliceOrder) -> AsyncGenerator[SliceProgress]:
             return synthesize_chunks(order, tools)
 
-        spawner = LocalSpawner(args, dispatch)
+        spawner = LocalSpawner(args, dispatch, store)
         directory = JobDirectory(spawner=spawner, store=store, clips=clips, args=args, owner=OWNER)
         serving = asyncio.create_task(directory.serve())
         try:
@@ -146,4 +158,5 @@ async def running_service(args: AppArgs) -> AsyncIterator[LocalService]:
         finally:
             serving.cancel()
             await asyncio.wait({serving})
+            await spawner.stop()
             await store.close()

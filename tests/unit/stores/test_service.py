@@ -132,8 +132,8 @@ def test_while_the_object_store_is_away_what_was_spoken_is_kept(
 @asynccontextmanager
 async def _second_directory(first: LocalService, owner: str) -> AsyncIterator[JobDirectory]:
     """Another service's directory on the same stores."""
-    spawner = LocalSpawner(first.args, first.spawner.dispatch, owner)
     store = SqlJobStore(first.args.store_url)
+    spawner = LocalSpawner(first.args, first.spawner.dispatch, store, owner)
     directory = JobDirectory(spawner=spawner, store=store, clips=first.clips, args=first.args, owner=owner)
     serving = asyncio.create_task(directory.serve())
     try:
@@ -141,6 +141,7 @@ async def _second_directory(first: LocalService, owner: str) -> AsyncIterator[Jo
     finally:
         serving.cancel()
         await asyncio.wait({serving})
+        await spawner.stop()
         await store.close()
 
 
