@@ -74,7 +74,9 @@ class Ingress:
         async with self._opening:
             if self._tools is None:
                 pool = await self._gateway.pool()
-                self._tools = await self._open.enter_async_context(worker_tools(self._args, pool, keeps_leases=True))
+                self._tools = await self._open.enter_async_context(
+                    worker_tools(self._args, pool, keeps_leases=True, find_pool=self._gateway.pool)
+                )
             return self._tools
 
     async def _check_backends(self) -> None:

@@ -1,11 +1,8 @@
 """One service for all integration tests of a session."""
 
-import os
 from collections.abc import Iterator
 
 import pytest
-
-os.environ.setdefault("RAY_AUTH_MODE", "token")  # before Ray is imported: the service's Ray wants its token
 
 from tests.integration import service as services
 

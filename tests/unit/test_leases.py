@@ -10,6 +10,7 @@ from tts_actors.backends import BackendPool
 from tts_actors.cluster import leases as module
 from tts_actors.cluster.leases import RemoteLeases
 from tts_actors.config import BackendArgs
+from tts_actors.errors import DirectoryUnavailable
 from tts_actors.models import Attempt, Priority
 
 GIVE_UP_SECONDS = 20
@@ -121,3 +122,25 @@ async def test_a_lease_is_not_kept_while_somebody_waits_for_the_pool(monkeypatch
     leases.release(held[0], Attempt("a", "ok", 1))
     async with asyncio.timeout(GIVE_UP_SECONDS):
         assert (await waiting).token not in {lease.token for lease in held}
+
+
+async def test_a_pool_that_is_gone_is_found_again_and_learns_what_is_still_out() -> None:
+    _, gone = _pool()
+    new_pool, new = _pool()
+
+    async def refuse(*_: Any, **__: Any) -> Any:
+        raise DirectoryUnavailable("the pool died with its directory", 1.0)
+
+    async def find() -> _Handle:
+        return new
+
+    leases = RemoteLeases(gone, [], find)
+    held = await leases.acquire("-", usable=["a"], avoid=[], priority=Priority.INTERACTIVE)
+    gone.acquire = _Method(refuse)
+    without = await leases.acquire("-", usable=["a"], avoid=[], priority=Priority.INTERACTIVE)
+    assert not without.token
+    found = await leases.acquire("-", usable=["a"], avoid=[], priority=Priority.INTERACTIVE)
+    assert (await new_pool.in_flight())["a"] == 2
+    for lease in (held, without, found):
+        leases.release(lease, Attempt("a", "ok", 1))
+    await _free(new_pool)

@@ -20,12 +20,15 @@ from tts_actors.models import SliceOrder, SliceProgress
 
 
 class _Process:
-    """What this worker process keeps from task to task: an event loop, and open tools for one configuration."""
+    """What this worker process keeps from task to task: an event loop, and tools for one configuration and one pool.
+
+    The process can outlive the pool: that one dies with the directory, and the next one is another.
+    """
 
     def __init__(self, args: AppArgs, pool: Any) -> None:
         configure_logs()
         record_with_ray()
-        self.args = args
+        self.args, self.pool = args, pool
         self.loop = uvloop.new_event_loop()
         self._open = contextlib.AsyncExitStack()
         self.tools = self.loop.run_until_complete(self._open.enter_async_context(worker_tools(args, pool)))
@@ -40,7 +43,7 @@ _process: _Process | None = None
 
 def _prepared(args: AppArgs, pool: Any) -> _Process:
     global _process
-    if _process is not None and _process.args != args:
+    if _process is not None and (_process.args, _process.pool) != (args, pool):
         _process.close()
         _process = None
     if _process is None:

@@ -5,7 +5,7 @@ import contextlib
 import random
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,11 +59,15 @@ class _Idle:
 class RemoteLeases:
     """The :class:`~tts_actors.protocols.LeaseSource` backed by the pool actor.
 
-    Of the backends named in ``kept`` one idle lease each is kept for :data:`IDLE_SECONDS`.
+    Of the backends named in ``kept`` one idle lease each is kept for :data:`IDLE_SECONDS`. ``find_pool`` is asked for
+    the pool when the one at hand is gone: it dies with the directory, whose next incarnation makes another.
     """
 
-    def __init__(self, pool: Any, kept: Collection[str] = ()) -> None:
+    def __init__(
+        self, pool: Any, kept: Collection[str] = (), find_pool: Callable[[], Awaitable[Any]] | None = None
+    ) -> None:
         self._pool = pool
+        self._find_pool = find_pool
         self._kept = frozenset(kept)
         self._idle: dict[str, _Idle] = {}
         self._granted_at: dict[str, float] = {}
@@ -169,6 +173,7 @@ class RemoteLeases:
                 continue
             except DirectoryUnavailable:
                 await self._fallback.acquire()
+                await self._find_again()
                 _, usable, avoid, _ = key
                 leases = [Lease("", min(usable - avoid or usable))]
             now = time.monotonic()
@@ -190,6 +195,11 @@ class RemoteLeases:
         if leases:
             self._known = incarnation_of(leases[0])
         return leases
+
+    async def _find_again(self) -> None:
+        if self._find_pool is not None:
+            with contextlib.suppress(DirectoryUnavailable):
+                self._pool = await self._find_pool()
 
     async def _report_held(self) -> None:
         """The pool was restarted: it must count the calls that are still running here before it grants more."""

@@ -1,7 +1,7 @@
 """Opens what a process needs from the configuration: backends, clips, leases."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,10 +15,17 @@ from tts_actors.stores import ObjectClipStore
 
 
 @asynccontextmanager
-async def worker_tools(args: AppArgs, pool: Any, *, keeps_leases: bool = False) -> AsyncIterator[WorkerTools]:
+async def worker_tools(
+    args: AppArgs,
+    pool: Any,
+    *,
+    keeps_leases: bool = False,
+    find_pool: Callable[[], Awaitable[Any]] | None = None,
+) -> AsyncIterator[WorkerTools]:
     """Tools for speaking chunks; the HTTP connections live as long as the context.
 
     ``keeps_leases`` is for callers of many single calls: an idle lease of large backends is kept for the next one.
+    ``find_pool`` finds the pool that is there now, for tools that outlive one.
     """
     kept = [b.name for b in args.backends if b.max_concurrency >= SMALLEST_SHARE] if keeps_leases else []
     # No limits and no timeouts of the client's own: leases bound the calls, the chunk timeout bounds each of them.
@@ -28,7 +35,7 @@ async def worker_tools(args: AppArgs, pool: Any, *, keeps_leases: bool = False) 
         yield WorkerTools(
             backends={b.name: open_backend(b, session, os.environ) for b in args.backends},
             catalog=Catalog(args.backends, args.aliases),
-            leases=RemoteLeases(pool, kept),
+            leases=RemoteLeases(pool, kept, find_pool),
             clips=ObjectClipStore(args.clip_url),
             retry=args.retry.policy(),
         )
