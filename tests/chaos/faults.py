@@ -96,7 +96,7 @@ def job_actor_before_final_row(stage: Stage) -> Strike:
 def worker_before_call(stage: Stage) -> Strike:
     """All permissions to call are taken by another job: the worker of the second one waits for its first."""
     stage.backend.set_faults(delay_ms=0)
-    first = "".join(f"The keeper a{letter}o [[delay:4000]] sleeps. " for letter in "abdfgklm")
+    first = "".join(f"The keeper a{letter}o [[delay:9000]] sleeps. " for letter in "abdfgklm")
     texts = {stage.create(first): first}
     until(lambda: stage.backend.stats()["in_flight"] == 8, "the first job has all permissions")
     others = {process.pid for process in stage.processes(WORKERS)}
