@@ -29,7 +29,7 @@ from tts_actors.models import (
     SpeechRequest,
 )
 from tts_actors.protocols import Backend, ClipStore, LeaseSource, Utterance
-from tts_actors.retry import RetryPolicy, is_outage
+from tts_actors.retry import Course, NextAttempt, RetryPolicy
 from tts_actors.timeouts import TimeoutPolicy
 
 T = TypeVar("T")
@@ -187,38 +187,45 @@ async def call_backend_tts(piece: Piece, context: CallContext, keep: Callable[[b
     file) before the result is made. Never raises for a backend's fault.
     """
     timeout_ms = context.timeouts.timeout_ms(piece.characters)
-    policy = context.tools.retry
     attempts: list[Attempt] = []
-    patience_ms = policy.outage_ms if context.request.patient else 0
-    outages, patient_until = 0, time.monotonic() + patience_ms / 1_000
+    course = _course(context, timeout_ms)
+    following = course.first()
     while context.remaining_ms() > 0:
-        wav, attempt, error = await _attempt(piece, context, timeout_ms, avoid={a.backend for a in attempts})
+        wav, attempt, error = await _attempt(piece, context, timeout_ms, following)
         attempts.append(attempt)
         if error is None:
             return ChunkResult(piece.index, timeout_ms, await keep(wav), None, tuple(attempts))
-        outages += is_outage(error) and time.monotonic() < patient_until
-        wait_ms = policy.wait_ms(
+        decision = course.failed(
+            attempt.backend,
             error,
-            len(attempts),
-            jitter=context.tools.dice(),
+            attempt.elapsed_ms,
+            now_ms=time.monotonic() * 1_000,
             remaining_ms=context.remaining_ms(),
-            outages=outages,
+            jitter=context.tools.dice(),
         )
-        if wait_ms is None or context.stopping:
+        if decision is None or context.stopping:
             return ChunkResult(piece.index, timeout_ms, None, error.message, tuple(attempts))
-        await asyncio.sleep(wait_ms / 1_000)
+        following = decision
+        await asyncio.sleep(following.wait_ms / 1_000)
     reason = "the job's deadline passed before this chunk was spoken"
     return ChunkResult(piece.index, timeout_ms, None, reason, tuple(attempts))
 
 
+def _course(context: CallContext, timeout_ms: int) -> Course:
+    policy = context.tools.retry
+    patience_ms = policy.outage_ms if context.request.patient else 0
+    patient_until_ms = time.monotonic() * 1_000 + patience_ms
+    return Course(policy, context.route.targets, timeout_ms, patient_until_ms=patient_until_ms)
+
+
 async def _attempt(
-    piece: Piece, context: CallContext, timeout_ms: int, *, avoid: set[str]
+    piece: Piece, context: CallContext, timeout_ms: int, where: NextAttempt
 ) -> tuple[bytes, Attempt, BackendError | None]:
     """One leased call: the WAV of a good take, or the error."""
     leases = context.tools.leases
     with metrics.timed(metrics.LEASE_WAIT):
         lease = await leases.acquire(
-            context.job_id, usable=context.route.targets, avoid=avoid, priority=context.request.priority
+            context.job_id, usable=where.usable, avoid=where.avoid, priority=context.request.priority
         )
     started = time.monotonic()
     attempt = Attempt(lease.backend, "cancelled", 0)

@@ -64,7 +64,10 @@ class TimeoutArgs(_Section):
 class RetryArgs(_Section):
     """Repeats of failed attempts."""
 
-    max_attempts: int = Field(3, ge=1, le=20, description="Calls a chunk at most")
+    max_attempts: int = Field(8, ge=1, le=20, description="Calls a chunk at most")
+    max_timeouts: int = Field(
+        3, ge=1, le=20, description="A chunk's calls together take no longer than so many that run into its timeout"
+    )
     base_ms: Milliseconds = 200
     cap_ms: Milliseconds = 5_000
     budget_ratio: float = Field(0.2, ge=0, le=10, description="Retries a backend gets per call, shared")
@@ -77,7 +80,7 @@ class RetryArgs(_Section):
 
     def policy(self) -> RetryPolicy:
         """The policy object that the planner and the workers use."""
-        return RetryPolicy(self.max_attempts, self.base_ms, self.cap_ms, self.outage_ms)
+        return RetryPolicy(self.max_attempts, self.base_ms, self.cap_ms, self.outage_ms, self.max_timeouts)
 
 
 class KeyLimitArgs(_Section):

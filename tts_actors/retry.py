@@ -1,5 +1,6 @@
-"""Whether and when a failed attempt is repeated: a pure decision that never sleeps."""
+"""Whether, when and where a failed attempt is repeated: pure decisions that never sleep."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from tts_actors.errors import BackendError
@@ -18,39 +19,95 @@ def is_outage(error: BackendError) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """At most ``max_attempts`` calls a chunk; between them full jitter below a doubling ceiling (milliseconds).
+    """At most ``max_attempts`` calls a chunk, which together take no longer than ``max_timeouts`` that run into the
+    chunk's timeout; between them full jitter below a doubling ceiling (milliseconds).
 
-    Attempts that found nobody there (:func:`is_outage`) do not count as long as the chunk's first failure is not older
+    Quick failures are cheap and, at flaky backends, independent: many of them may be tried. Slow ones are not.
+
+    Attempts that found nobody there (:func:`is_outage`) do not count as long as the chunk's first attempt is not older
     than ``outage_ms``.
     """
 
-    max_attempts: int = 3
+    max_attempts: int = 8
     base_ms: int = 200
     cap_ms: int = 5_000
     outage_ms: int = 120_000
+    max_timeouts: int = 3
 
-    def ceiling_ms(self, failures: int) -> int:
-        """Upper bound of the wait after ``failures`` failed attempts: ``min(cap, base * 2**(failures-1))``."""
-        return int(min(self.cap_ms, self.base_ms * 2 ** max(0, failures - 1)))
-
-    def wait_ms(
-        self, error: BackendError, failures: int, *, jitter: float, remaining_ms: float, outages: int = 0
-    ) -> float | None:
-        """Milliseconds to wait before the next attempt, or None if there must not be one.
-
-        ``failures`` is all failed attempts so far; ``outages`` of them are not counted against ``max_attempts``.
-        ``jitter`` in [0, 1) is the caller's dice (full jitter: AWS Architecture Blog, "Exponential Backoff And
-        Jitter"). A backend's Retry-After is honoured as a lower bound and clamped to ``remaining_ms``, the time left
-        to the job's deadline; with no time left there is no next attempt.
-        """
-        if not error.may_retry or failures - outages >= self.max_attempts or remaining_ms <= 0:
-            return None
-        wait_ms = jitter * self.ceiling_ms(failures)
-        if error.retry_after_seconds is not None:
-            wait_ms = max(wait_ms, error.retry_after_seconds * 1_000)
-        return min(wait_ms, remaining_ms)
+    def ceiling_ms(self, waits: int) -> int:
+        """Upper bound of a chunk's wait number ``waits``: ``min(cap, base * 2**(waits-1))``."""
+        return int(min(self.cap_ms, self.base_ms * 2 ** max(0, waits - 1)))
 
     def longest_ms(self, timeout_ms: int) -> int:
-        """The longest that all counted attempts of one chunk can take when each runs into ``timeout_ms``."""
-        waits_ms = sum(self.ceiling_ms(failures) for failures in range(1, self.max_attempts))
-        return self.max_attempts * timeout_ms + waits_ms
+        """The longest that all counted attempts of one chunk can take, waits between them included."""
+        timeouts = min(self.max_attempts, self.max_timeouts)
+        return timeouts * timeout_ms + sum(self.ceiling_ms(waits) for waits in range(1, timeouts))
+
+
+@dataclass(frozen=True, slots=True)
+class NextAttempt:
+    """When and where: wait so many milliseconds, then call one of ``usable``, of ``avoid`` only if no other is well."""
+
+    wait_ms: float
+    usable: frozenset[str]
+    avoid: frozenset[str]
+
+
+class Course:
+    """One chunk's attempts so far, and what follows from them. Moments are milliseconds of a clock of the caller's.
+
+    ``backends`` can speak the chunk, each attempt is bounded by ``timeout_ms``, and attempts that find nobody there do
+    not count until ``patient_until_ms``.
+    """
+
+    def __init__(
+        self, policy: RetryPolicy, backends: Collection[str], timeout_ms: int, *, patient_until_ms: float
+    ) -> None:
+        self._policy = policy
+        self._backends = frozenset(backends)
+        self._timeout_ms = timeout_ms
+        self._patient_until_ms = patient_until_ms
+        self._failures = self._waits = 0
+        self._spent_ms = 0.0
+        self._tried: set[str] = set()
+        self._avoid: set[str] = set()
+        self._rests_until_ms: dict[str, float] = {}
+
+    def first(self) -> NextAttempt:
+        """The first attempt: anywhere, now."""
+        return NextAttempt(0.0, self._backends, frozenset())
+
+    def failed(
+        self, backend: str, error: BackendError, elapsed_ms: int, *, now_ms: float, remaining_ms: float, jitter: float
+    ) -> NextAttempt | None:
+        """Take in a failure; what to do next, or None if there must not be another attempt.
+
+        A backend that has not been tried yet is tried at once. Otherwise ``jitter`` in [0, 1), the caller's dice,
+        decides the wait (full jitter: AWS Architecture Blog, "Exponential Backoff And Jitter"). A backend's Retry-After
+        keeps this chunk from that backend alone. No wait is longer than ``remaining_ms``, the time to the job's
+        deadline; with no time left there is no next attempt.
+        """
+        self._avoid = {backend} if self._avoid | {backend} >= self._backends else self._avoid | {backend}
+        self._tried.add(backend)
+        if error.retry_after_seconds is not None:
+            self._rests_until_ms[backend] = now_ms + error.retry_after_seconds * 1_000
+        counted = not (is_outage(error) and now_ms < self._patient_until_ms)
+        self._failures += counted
+        if not error.may_retry or self._failures >= self._policy.max_attempts or remaining_ms <= 0:
+            return None
+        wait_ms = 0.0
+        if self._tried >= self._backends:
+            self._waits += 1
+            wait_ms = jitter * self._policy.ceiling_ms(self._waits)
+        if counted:
+            self._spent_ms += min(elapsed_ms, self._timeout_ms) + wait_ms
+            if self._spent_ms + self._timeout_ms > self._policy.longest_ms(self._timeout_ms):
+                return None  # the next attempt could break the bound that the job was promised
+        return self._next(wait_ms, now_ms, remaining_ms)
+
+    def _next(self, wait_ms: float, now_ms: float, remaining_ms: float) -> NextAttempt:
+        fresh = self._backends - self._tried
+        rests_ms = {name: self._rests_until_ms.get(name, 0.0) - now_ms for name in fresh or self._backends}
+        wait_ms = min(max(wait_ms, min(rests_ms.values())), remaining_ms)
+        usable = {name for name in self._backends if self._rests_until_ms.get(name, 0.0) - now_ms <= wait_ms}
+        return NextAttempt(wait_ms, frozenset(usable) or self._backends, frozenset(self._avoid))

@@ -11,10 +11,9 @@ from pydantic import ValidationError
 from tests.unit.jobs import failed, plan_of, spoken
 from tts_actors import errors
 from tts_actors.config import AppArgs
-from tts_actors.errors import BackendError, Conflict
+from tts_actors.errors import Conflict
 from tts_actors.ledger import Ledger
 from tts_actors.models import JobPlan, JobState, OnChunkFailure, Priority, SpeechRequest
-from tts_actors.retry import RetryPolicy
 from tts_actors.states import ACTIVE, TERMINAL, TRANSITIONS, check_transition, mermaid
 from tts_actors.timeouts import TimeoutPolicy
 
@@ -99,23 +98,6 @@ def test_terminal_states_lead_nowhere_but_to_expiry_or_a_retry() -> None:
 def test_the_documented_state_diagram_is_the_table() -> None:
     documented = Path(__file__).parents[2].joinpath("docs", "architecture.md").read_text()
     assert f"```mermaid\n{mermaid()}\n```" in documented
-
-
-def test_retries_end_with_the_attempts_the_deadline_and_final_errors() -> None:
-    policy, busy = RetryPolicy(max_attempts=3, base_ms=200, cap_ms=300), BackendError("busy", "status", 503)
-    assert policy.wait_ms(busy, 1, jitter=0.5, remaining_ms=10_000) == 100
-    assert policy.wait_ms(busy, 2, jitter=0.999, remaining_ms=10_000) == pytest.approx(299.7)
-    assert policy.wait_ms(busy, 3, jitter=0.5, remaining_ms=10_000) is None
-    assert policy.wait_ms(busy, 1, jitter=0.5, remaining_ms=0) is None
-    final = BackendError("bad voice", "status", 404, False)
-    assert policy.wait_ms(final, 1, jitter=0.5, remaining_ms=10_000) is None
-    assert policy.longest_ms(1_000) == 3_500
-
-
-def test_retry_after_is_a_lower_bound_and_never_goes_past_the_deadline() -> None:
-    asked = BackendError("slow down", "status", 429, True, 7.0)
-    assert RetryPolicy().wait_ms(asked, 1, jitter=0.1, remaining_ms=60_000) == 7_000
-    assert RetryPolicy().wait_ms(asked, 1, jitter=0.1, remaining_ms=2_000) == 2_000
 
 
 def _instances() -> list[errors.TtsError]:

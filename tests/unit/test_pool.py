@@ -214,3 +214,10 @@ async def test_what_a_dead_worker_held_and_waited_for_is_free_at_once() -> None:
     assert await pool.in_flight() == {"a": 1}
     await pool.forget("nobody")
     assert await pool.in_flight() == {"a": 1}
+
+
+async def test_a_retry_goes_back_to_where_it_failed_rather_than_to_a_backend_that_is_shut_off() -> None:
+    pool = _pool({"a": 8, "b": 8})
+    leases = await pool.acquire("job-1", ["b"], [], 5)
+    await pool.release([_report(lease, "connect") for lease in leases])
+    assert [lease.backend for lease in await pool.acquire("job-2", ["a", "b"], ["a"], 2)] == ["a", "a"]

@@ -36,7 +36,7 @@ class _Waiter:
     priority: Priority
     wanted: int
     usable: frozenset[str]
-    retry: bool
+    avoid: frozenset[str]
     future: asyncio.Future[list[Lease]]
     granted: list[Lease] = field(default_factory=list)
 
@@ -90,15 +90,14 @@ class BackendPool:
     ) -> list[Lease]:
         """Between one and ``wanted`` leases for backends in ``usable``; empty if none came free in time.
 
-        ``avoid`` names backends that this chunk has failed on: used only if no other is usable at all, and charged to
-        the retry budget. ``known`` is the incarnation that the asker's leases are from: raises
+        ``avoid`` names backends that this chunk has failed on: used only while no other is well. With it the call is
+        a retry and charged to the budget. ``known`` is the incarnation that the asker's leases are from: raises
         :class:`PoolRestarted` if that was another, for the asker must :meth:`adopt` them first.
         """
         if known is not None and known != self._incarnation:
             raise PoolRestarted("the backend pool has been restarted: report the leases you hold")
-        preferred = frozenset(usable) - frozenset(avoid) or frozenset(usable)
         future: asyncio.Future[list[Lease]] = asyncio.get_running_loop().create_future()
-        waiter = _Waiter(job_id, priority, wanted, preferred, bool(avoid), future)
+        waiter = _Waiter(job_id, priority, wanted, frozenset(usable), frozenset(avoid), future)
         self._waiting[priority].setdefault(job_id, deque()).append(waiter)
         self._grant()
         try:
@@ -193,17 +192,20 @@ class BackendPool:
 
     def _choose(self, waiter: _Waiter) -> str | None:
         """The least loaded backend that may take a call of this waiter now."""
-        usable = [name for name in waiter.usable if name in self._gauges]
-        anyone_well = any(self._gauges[name].breaker is Breaker.CLOSED for name in usable)
+        well = {name for name in waiter.usable if name in self._gauges and self._is_well(name)}
+        candidates = (waiter.usable - waiter.avoid if well - waiter.avoid else waiter.usable) & self._gauges.keys()
         free = [
             (len(self._held[name]) / (self._gauges[name].limit * self._weights[name]), name)
-            for name in usable
-            if len(self._held[name]) < self._places(name, anyone_well)
-            and (not waiter.retry or self._gauges[name].retry_allowed())
+            for name in candidates
+            if len(self._held[name]) < self._places(name, anyone_well=bool(well))
+            and (not waiter.avoid or self._gauges[name].retry_allowed())
         ]
         return min(free)[1] if free else None
 
-    def _places(self, name: str, anyone_well: bool) -> int:
+    def _is_well(self, name: str) -> bool:
+        return self._gauges[name].breaker is Breaker.CLOSED
+
+    def _places(self, name: str, *, anyone_well: bool) -> int:
         """Calls that a backend may have at once: one if it is being probed, or open but nobody else is left."""
         gauge = self._gauges[name]
         if gauge.breaker is Breaker.CLOSED:
@@ -214,7 +216,7 @@ class BackendPool:
         lease = Lease(f"{self._incarnation}-{next(self._tokens)}", backend)
         self._hold(lease)
         self._holders[lease.token] = waiter.job_id
-        self._gauges[backend].granted(retry=waiter.retry)
+        self._gauges[backend].granted(retry=bool(waiter.avoid))
         return lease
 
     def _hold(self, lease: Lease) -> None:
