@@ -13,11 +13,14 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+import structlog
+
 from tts_actors import metrics
 from tts_actors.audio import pcm_of_wav, prepare_clip, wav_bytes
 from tts_actors.audio.loudness import even_loudness
 from tts_actors.backends.catalog import Catalog, Route
 from tts_actors.errors import BackendError, RetryLater, TtsError
+from tts_actors.logs import place_of
 from tts_actors.models import (
     Attempt,
     ChunkResult,
@@ -43,6 +46,8 @@ and each arrival becomes a commit. A slice's first result does not wait: somebod
 
 THREAD_BYTES = 256 * 1024
 """Replies larger than this are decoded in a thread: about 2 ms of work, the most the event loop is held up."""
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +127,7 @@ async def synthesize_chunks(order: SliceOrder, tools: WorkerTools) -> AsyncGener
 
     async def lane() -> None:
         for piece in pieces:
-            result = await _chunk(piece, context, folder, adopt=order.adopt)
+            result = await _settled(piece, context, folder, adopt=order.adopt)
             metrics.record(metrics.CHUNKS, 1, "ok" if result.clip else "failed")
             if result.backend is not None:
                 metrics.record(metrics.RETRIES, len(result.attempts) - 1, result.backend)
@@ -163,18 +168,31 @@ async def _folder(job_id: str, clips: ClipStore) -> None:
         await clips.prepare(clip_folder(job_id))
 
 
+async def _settled(piece: Piece, context: CallContext, folder: asyncio.Task[None], *, adopt: bool) -> ChunkResult:
+    """The chunk's result, whatever happens: a fault of this code fails the chunk it befell, and no other."""
+    try:
+        return await _chunk(piece, context, folder, adopt=adopt)
+    except TtsError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the boundary of one chunk; its message may hold text and is not told
+        kind = type(error).__name__
+        log.error("chunk_crashed", job_id=context.job_id, chunk=piece.index, kind=kind, place=place_of(error))
+        timeout_ms = context.timeouts.timeout_ms(piece.characters)
+        return ChunkResult(piece.index, timeout_ms, None, f"a fault in the chunk worker: {kind}", ())
+
+
 async def _chunk(piece: Piece, context: CallContext, folder: asyncio.Task[None], *, adopt: bool) -> ChunkResult:
     key = clip_key(context.job_id, piece.index, piece.text, context.request)
     clips = context.tools.clips
     if adopt and (stored := await _patiently(lambda: clips.get(key))) is not None:
         # An earlier activation stored it and died before its row was written: taken over, not spoken again.
-        timeout_ms = context.timeouts.timeout_ms(piece.characters)
-        return ChunkResult(piece.index, timeout_ms, describe_clip(key, stored), None, ())
+        if (clip := judge_clip(key, stored, piece.text)) is not None:
+            return ChunkResult(piece.index, context.timeouts.timeout_ms(piece.characters), clip, None, ())
+        log.warning("damaged_clip", job_id=context.job_id, chunk=piece.index, size_bytes=len(stored))
 
     async def keep(wav: bytes) -> Clip:
         await asyncio.wait({folder})
-        await _patiently(lambda: clips.put(key, wav))
-        return describe_clip(key, wav)
+        return await _patiently(lambda: keep_clip(clips, key, wav, piece.text))
 
     return await call_backend_tts(piece, context, keep)
 
@@ -274,8 +292,35 @@ async def _take(piece: Piece, context: CallContext, backend: str) -> bytes:
 
 
 def describe_clip(key: str, wav: bytes) -> Clip:
-    """A stored clip's metadata, from its bytes."""
+    """A stored clip's metadata, from its bytes. Raises ``ValueError`` if they are no clip."""
     return Clip(key, len(pcm_of_wav(wav)), hashlib.sha256(wav).hexdigest())
+
+
+def judge_clip(key: str, stored: bytes, text: str) -> Clip | None:
+    """The metadata of a stored clip of ``text`` that no row tells of, or None if it is damaged.
+
+    Damaged is what is not as long as its header says, and silence for text with letters: what is left of a file whose
+    blocks never reached the disk. There is nothing yet that a changed sample could be noticed by.
+    """
+    try:
+        silent = not pcm_of_wav(stored).any()
+    except ValueError:
+        return None
+    return None if silent and any(map(str.isalnum, text)) else describe_clip(key, stored)
+
+
+async def keep_clip(clips: ClipStore, key: str, wav: bytes, text: str) -> Clip:
+    """Store a clip; what lies there already is kept instead, unless it is damaged. Returns what lies there then.
+
+    (A worker that was given up may store its take of the chunk first: the row must tell of that one.)
+    """
+    while not await clips.put(key, wav):
+        stored = await clips.get(key)
+        if stored is not None:
+            if (clip := judge_clip(key, stored, text)) is not None:
+                return clip
+            await clips.remove(key)
+    return describe_clip(key, wav)
 
 
 async def _patiently(operation: Callable[[], Awaitable[T]]) -> T:

@@ -16,7 +16,8 @@ import structlog
 
 from tts_actors import metrics
 from tts_actors.config import AppArgs
-from tts_actors.errors import DirectoryUnavailable, JobExpired, NotFound, NotReady, RetryLater, TtsError
+from tts_actors.errors import DirectoryUnavailable, JobExpired, NotFound, NotReady, RetryLater
+from tts_actors.logs import place_of
 from tts_actors.models import Activation, Ending, JobState, Reservation
 from tts_actors.protocols import ClipStore, JobHandle, JobStore, Spawner
 from tts_actors.states import TERMINAL
@@ -220,8 +221,7 @@ class JobDirectory:
                     return
                 activation = None
                 await asyncio.sleep(RESPAWN_SECONDS)
-        except TtsError as error:
-            log.error("job_actor_not_started", job_id=job_id, code=error.code, reason=error.message)
+            log.error("job_actor_not_started", job_id=job_id, tries=MAX_RESPAWNS)
             self._queue_waits = True
         finally:
             self._active.pop(job_id, None)
@@ -240,8 +240,11 @@ class JobDirectory:
             if handle is None:
                 handle = self._handles[job_id] = await self._spawner.spawn(job_id)
             await handle.run(activation)
-        except DirectoryUnavailable as error:
-            log.warning("job_actor_lost", job_id=job_id, reason=error.message)
+        except Exception as error:  # noqa: BLE001 - the boundary of an actor: whatever ended it, the job needs another
+            if isinstance(error, DirectoryUnavailable):
+                log.warning("job_actor_lost", job_id=job_id, reason=error.message)
+            else:
+                log.error("job_actor_failed", job_id=job_id, kind=type(error).__name__, place=place_of(error))
             self._handles.pop(job_id, None)
             if handle is not None:
                 handle.kill()
@@ -293,6 +296,8 @@ class JobDirectory:
                 await self.sweep()
             except RetryLater as error:
                 log.warning("sweep_postponed", reason=error.message)
+            except Exception as error:  # noqa: BLE001 - the boundary of a sweep: without the next one jobs are lost
+                log.error("sweep_crashed", kind=type(error).__name__, place=place_of(error))
             await asyncio.sleep(SWEEP_SECONDS)
 
     async def sweep(self) -> None:
@@ -327,8 +332,8 @@ class JobDirectory:
                 try:
                     self._spares[job_id] = await self._spawner.spawn(job_id, rehearse=not self._active)
                     self._warm = True
-                except TtsError as error:
-                    log.warning("spare_not_started", reason=error.message)
+                except Exception as error:  # noqa: BLE001 - the boundary of a spare: the next one may come up
+                    log.warning("spare_not_started", kind=type(error).__name__, place=place_of(error))
                     await asyncio.sleep(REFILL_PAUSE_SECONDS)
 
     async def _quiet(self) -> None:

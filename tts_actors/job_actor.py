@@ -16,6 +16,7 @@ from tts_actors import metrics
 from tts_actors.errors import Conflict, RetryLater, StaleEpoch, TtsError
 from tts_actors.job_object import ActorTools, JobObject
 from tts_actors.ledger import Ledger
+from tts_actors.logs import place_of
 from tts_actors.models import (
     Activation,
     ChunkResult,
@@ -168,6 +169,12 @@ class JobActor(JobObject):
             except WorkerLost:
                 lost = True  # from now on: what it stored without telling must not be spoken again
                 log.warning("worker_lost", job_id=job.id, epoch=job.epoch)
+            except TtsError:
+                raise
+            except Exception as error:  # noqa: BLE001 - the boundary of a worker: a fault in it ends it, not the job
+                lost = True
+                kind, place = type(error).__name__, place_of(error)
+                log.error("worker_crashed", job_id=job.id, epoch=job.epoch, kind=kind, place=place)
             lost_in_a_row = 0 if len(ledger.outstanding()) < before else lost_in_a_row + 1
             if lost_in_a_row >= MAX_LOST_WORKERS:
                 return
@@ -232,7 +239,7 @@ class JobActor(JobObject):
         """Write what is pending and prolong the lease. The last results of a job go with its end instead."""
         store = self._warm().store
         async with self._writing:
-            news, self._pending = self._pending, []
+            news = list(self._pending)
             version = await self._insistently(
                 lambda: store.record(
                     job.id,
@@ -242,6 +249,8 @@ class JobActor(JobObject):
                     lease_until_ms=self._now_ms() + LEASE_MS,
                 )
             )
+            # Only now: a commit that is broken off (a cancel) may not have been made. Written twice they are no harm.
+            del self._pending[: len(news)]
         await self._publish(version)
 
     async def _heartbeat(self, job: JobRecord, ledger: Ledger) -> None:
@@ -252,7 +261,7 @@ class JobActor(JobObject):
     async def _conclude(self, ledger: Ledger) -> JobState:
         verdict, failure = ledger.verdict(), ledger.first_failure()
         if verdict is None:
-            reason = f"{MAX_LOST_WORKERS} chunk workers died in a row without a result"
+            reason = f"{MAX_LOST_WORKERS} chunk workers died or failed in a row without a result"
             return await self._finish(JobState.FAILED, ("worker_lost", reason))
         if verdict is JobState.FAILED and failure is not None:
             return await self._finish(verdict, ("chunk_failed", f"chunk {failure.index}: {failure.error}"))

@@ -14,7 +14,7 @@ from typing import Any
 
 from tts_actors.audio import prepare_clip, wav_bytes
 from tts_actors.audio.loudness import even_loudness
-from tts_actors.chunk_worker import describe_clip
+from tts_actors.chunk_worker import keep_clip
 from tts_actors.config import AppArgs
 from tts_actors.errors import BadTake, Conflict, InvalidRequest, NotFound, NotReady, StaleEpoch
 from tts_actors.models import ChunkResult, ChunkSpan, Clip, JobInput, JobRecord, JobState, Loudness
@@ -147,8 +147,7 @@ class JobObject(ABC):
         except BadTake as error:
             raise InvalidRequest(f"audio is not speech of chunk {span.index}: {error.message}", "audio") from None
         key = f"{job.id}/clips/{span.index:06d}-{hashlib.sha256(wav).hexdigest()[:16]}.wav"
-        await self._warm().open_clips().put(key, wav)
-        return describe_clip(key, wav)
+        return await keep_clip(self._warm().open_clips(), key, wav, text)
 
     async def _running(self) -> tuple[JobRecord, JobInput]:
         """The job that this actor works on. Raises :class:`Conflict` if it has ended, :class:`NotReady` before that."""

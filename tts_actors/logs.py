@@ -5,8 +5,13 @@ Never with text, audio or keys.
 
 import logging
 import sys
+import traceback
+from pathlib import Path
 
 import structlog
+
+PLACES = 4
+"""Frames of a traceback that :func:`place_of` tells: the fault's own and who called it."""
 
 
 def configure_logs(level: int = logging.INFO) -> None:
@@ -23,3 +28,9 @@ def configure_logs(level: int = logging.INFO) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+def place_of(error: BaseException) -> str:
+    """Where an unforeseen error was raised, innermost frame last. Its message may hold a caller's text: not told."""
+    frames = traceback.extract_tb(error.__traceback__)[-PLACES:]
+    return " > ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames)

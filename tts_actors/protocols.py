@@ -137,10 +137,10 @@ class ClipStore(Protocol):
     async def prepare(self, prefix: str) -> None:
         """Do ahead what the first ``put`` of a key below ``prefix`` would have to do; nothing depends on it."""
 
-    async def put(self, key: str, body: bytes) -> None:
-        """Store unless the key exists; an existing object is left as it is."""
+    async def put(self, key: str, body: bytes) -> bool:
+        """Store unless the key exists; an existing object is left as it is, and the answer is False."""
 
-    async def put_file(self, key: str, path: str) -> None:
+    async def put_file(self, key: str, path: str) -> bool:
         """Like :meth:`put`, from a local file, without reading it whole."""
 
     async def get(self, key: str) -> bytes | None: ...
@@ -148,6 +148,9 @@ class ClipStore(Protocol):
     async def get_range(self, key: str, start: int, end: int) -> bytes: ...
 
     async def size(self, key: str) -> int | None: ...
+
+    async def remove(self, key: str) -> None:
+        """Remove one object; it is no error if there is none."""
 
     async def delete_prefix(self, prefix: str) -> None: ...
 

@@ -2,67 +2,25 @@
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tts_actors.config import AppArgs
+from tests.unit.local_service import REQUEST, SILENT, args_for, created, finished, local_service, until
 from tts_actors.errors import DirectoryUnavailable, NotFound
 from tts_actors.job_actor import WorkerLost
-from tts_actors.models import (
-    ChunkState,
-    JobRecord,
-    JobState,
-    OnChunkFailure,
-    SliceOrder,
-    SliceProgress,
-    SpeechRequest,
-)
-from tts_actors.testing import FakeBackend, Faults, running_backend
-from tts_actors.testing.in_process import LocalJobHandle, LocalService, running_service
-
-REQUEST = SpeechRequest(model="fake-tts", voice="default")
-SILENT = SpeechRequest(model="fake-tts", voice="default", on_chunk_failure=OnChunkFailure.SILENCE)
-
-
-def _args(directory: Path, url: str, **changes: Any) -> AppArgs:
-    backend = {"name": "fake", "protocol": "openai", "url": f"{url}/v1", "model": "fake-tts"}
-    values: dict[str, Any] = {
-        "store_url": f"sqlite+aiosqlite:///{directory}/jobs.db",
-        "clip_url": f"file://{directory}/clips",
-        "backends": [backend | changes.pop("backend", {})],
-        "retry": {"max_attempts": 2, "base_ms": 1, "cap_ms": 1, "outage_ms": 0},
-    }
-    return AppArgs.model_validate(values | changes)
-
-
-@asynccontextmanager
-async def _running(
-    directory: Path, faults: Faults | None = None, **changes: Any
-) -> AsyncIterator[tuple[LocalService, FakeBackend]]:
-    async with (
-        running_backend(faults or Faults()) as backend,
-        running_service(_args(directory, backend.url, **changes)) as service,
-    ):
-        yield service, backend
-
-
-async def _created(service: LocalService, text: str, request: SpeechRequest = REQUEST) -> JobRecord:
-    return (await service.service.create("", request, text)).job
-
-
-async def _finished(service: LocalService, text: str, request: SpeechRequest = REQUEST) -> JobRecord:
-    job = await _created(service, text, request)
-    return await service.service.wait("", job.id, 30)
+from tts_actors.models import ChunkState, JobState, SliceOrder, SliceProgress
+from tts_actors.testing import Faults, running_backend
+from tts_actors.testing.in_process import LocalJobHandle, running_service
 
 
 async def test_every_sentence_is_spoken_once_and_the_promise_is_kept(tmp_path: Path) -> None:
     text = "One short sentence. And here is a second one! Is this the third?"
-    async with _running(tmp_path) as (service, backend):
-        job = await _finished(service, text)
+    async with local_service(tmp_path) as (service, backend):
+        job = await finished(service, text)
         assert job.state is JobState.COMPLETED
         assert sorted(call["text"] for call in backend.calls) == sorted(
             ["One short sentence.", "And here is a second one!", "Is this the third?"]
@@ -74,16 +32,16 @@ async def test_every_sentence_is_spoken_once_and_the_promise_is_kept(tmp_path: P
 
 async def test_calls_at_once_never_exceed_the_backends_limit(tmp_path: Path) -> None:
     text = "This is a sentence of the text. " * 30
-    async with _running(tmp_path, Faults(delay_ms=20), backend={"max_concurrency": 3}) as (service, backend):
-        jobs = [await _created(service, text) for _ in range(3)]
+    async with local_service(tmp_path, Faults(delay_ms=20), backend={"max_concurrency": 3}) as (service, backend):
+        jobs = [await created(service, text) for _ in range(3)]
         for job in jobs:
             assert (await service.service.wait("", job.id, 60)).state is JobState.COMPLETED
         assert backend.max_in_flight == 3
 
 
 async def test_a_failing_chunk_is_tried_again_and_its_attempts_are_kept(tmp_path: Path) -> None:
-    async with _running(tmp_path, Faults(fail_times_per_text=1, fail_kind="503")) as (service, _):
-        job = await _finished(service, "Only one sentence here.")
+    async with local_service(tmp_path, Faults(fail_times_per_text=1, fail_kind="503")) as (service, _):
+        job = await finished(service, "Only one sentence here.")
         assert job.state is JobState.COMPLETED
         view = (await service.service.chunks("", job.id))[0]
         assert view.result is not None
@@ -92,16 +50,16 @@ async def test_a_failing_chunk_is_tried_again_and_its_attempts_are_kept(tmp_path
 
 @pytest.mark.parametrize("fault", ["html", "empty", "silence", "truncate", "cut", "garbage", "clipped", "drop"])
 async def test_what_is_not_speech_is_never_accepted(tmp_path: Path, fault: str) -> None:
-    async with _running(tmp_path, Faults(always=fault)) as (service, backend):
-        job = await _finished(service, "This text must be spoken in full.")
+    async with local_service(tmp_path, Faults(always=fault)) as (service, backend):
+        job = await finished(service, "This text must be spoken in full.")
         assert job.state is JobState.FAILED
         assert job.error_code == "chunk_failed"
         assert len(backend.calls) == 2
 
 
 async def test_a_client_error_is_not_tried_again_and_its_reason_is_kept(tmp_path: Path) -> None:
-    async with _running(tmp_path, Faults(always="400")) as (service, backend):
-        job = await _finished(service, "Nobody can say this.")
+    async with local_service(tmp_path, Faults(always="400")) as (service, backend):
+        job = await finished(service, "Nobody can say this.")
         assert job.state is JobState.FAILED
         assert len(backend.calls) == 1
         view = (await service.service.chunks("", job.id))[0]
@@ -111,8 +69,8 @@ async def test_a_client_error_is_not_tried_again_and_its_reason_is_kept(tmp_path
 
 async def test_with_silence_the_other_chunks_are_spoken_and_the_gap_is_named(tmp_path: Path) -> None:
     text = "The first is fine. [[fault:400]] is in the second. The third is fine."
-    async with _running(tmp_path) as (service, _):
-        job = await _finished(service, text, SILENT)
+    async with local_service(tmp_path) as (service, _):
+        job = await finished(service, text, SILENT)
         assert job.state is JobState.COMPLETED_WITH_GAPS
         views = await service.service.chunks("", job.id)
         states = [view.state for view in views]
@@ -126,8 +84,8 @@ def _text(text: str, view: Any) -> str:
 
 async def test_a_hanging_backend_ends_within_the_promised_bound(tmp_path: Path) -> None:
     timeouts = {"base_ms": 50, "per_character_ms": 0, "backend_cap_ms": 50, "margin_ms": 50, "cap_ms": 100}
-    async with _running(tmp_path, Faults(always="hang"), timeouts=timeouts) as (service, backend):
-        job = await _finished(service, "One sentence. Another sentence.", SILENT)
+    async with local_service(tmp_path, Faults(always="hang"), timeouts=timeouts) as (service, backend):
+        job = await finished(service, "One sentence. Another sentence.", SILENT)
         assert job.state is JobState.FAILED
         assert job.finished_at_ms is not None
         assert job.finished_at_ms - job.created_at_ms <= job.job_timeout_ms
@@ -139,31 +97,31 @@ async def test_a_hanging_backend_ends_within_the_promised_bound(tmp_path: Path) 
 
 async def test_bytes_that_keep_coming_do_not_extend_the_timeout(tmp_path: Path) -> None:
     timeouts = {"base_ms": 100, "per_character_ms": 0, "backend_cap_ms": 100, "margin_ms": 100, "cap_ms": 200}
-    async with _running(tmp_path, Faults(always="slow_drip"), timeouts=timeouts) as (service, _):
-        job = await _finished(service, "One sentence that drips very slowly indeed.")
+    async with local_service(tmp_path, Faults(always="slow_drip"), timeouts=timeouts) as (service, _):
+        job = await finished(service, "One sentence that drips very slowly indeed.")
         assert job.state is JobState.FAILED
         assert "within 200 ms" in (job.error_message or "")
 
 
 async def test_the_deadline_ends_a_job_whatever_its_chunks_do(tmp_path: Path) -> None:
-    async with _running(tmp_path, Faults(always="hang")) as (service, _):
+    async with local_service(tmp_path, Faults(always="hang")) as (service, _):
         service.service._now = lambda: 0.0  # accepted long ago: its deadline has passed
-        job = await _finished(service, "Too late.")
+        job = await finished(service, "Too late.")
         assert (job.state, job.error_code) == (JobState.FAILED, "deadline_exceeded")
 
 
 async def test_cancel_closes_the_sockets_of_running_calls(tmp_path: Path) -> None:
-    async with _running(tmp_path, Faults(always="hang")) as (service, backend):
-        job = await _created(service, "One sentence. Another one.")
-        await _until(lambda: len(backend.calls) == 2)
+    async with local_service(tmp_path, Faults(always="hang")) as (service, backend):
+        job = await created(service, "One sentence. Another one.")
+        await until(lambda: len(backend.calls) == 2)
         assert (await service.service.cancel("", job.id)).state is JobState.CANCELLED
-        await _until(lambda: all(call["client_gone"] for call in backend.calls))
+        await until(lambda: all(call["client_gone"] for call in backend.calls))
         assert (await service.service.cancel("", job.id)).state is JobState.CANCELLED
 
 
 async def test_a_killed_actor_is_replaced_and_nothing_is_spoken_twice(tmp_path: Path) -> None:
     text = "This is a sentence of the text. " * 20
-    async with _running(tmp_path, Faults(delay_ms=30), backend={"max_concurrency": 2}) as (service, backend):
+    async with local_service(tmp_path, Faults(delay_ms=30), backend={"max_concurrency": 2}) as (service, backend):
         accepted = await service.service.create("", REQUEST, text)
         job, plan = accepted.job, accepted.plan
         before = job.orchestrator_timeout_ms
@@ -179,8 +137,8 @@ async def test_a_killed_actor_is_replaced_and_nothing_is_spoken_twice(tmp_path: 
 
 
 async def test_an_older_actor_is_fenced_and_stops(tmp_path: Path) -> None:
-    async with _running(tmp_path, Faults(delay_ms=1_000)) as (service, _):
-        job = await _created(service, "One sentence. Another one.")
+    async with local_service(tmp_path, Faults(delay_ms=1_000)) as (service, _):
+        job = await created(service, "One sentence. Another one.")
         while (await service.service.get("", job.id)).epoch < 1:  # the first must have claimed it: it is the older one
             await service.directory.wait(job.id, 0, 0.05)
         second = await service.spawner.spawn("job-second")
@@ -191,8 +149,8 @@ async def test_an_older_actor_is_fenced_and_stops(tmp_path: Path) -> None:
 
 
 async def test_a_job_that_kills_its_actor_again_and_again_fails_with_that_reason(tmp_path: Path) -> None:
-    async with _running(tmp_path, limits={"max_activations": 1}) as (service, _):
-        job = await _created(service, "[[delay:60000]] Never spoken.")
+    async with local_service(tmp_path, limits={"max_activations": 1}) as (service, _):
+        job = await created(service, "[[delay:60000]] Never spoken.")
         while (await service.service.get("", job.id)).epoch < 1:
             await service.directory.wait(job.id, 0, 0.05)
         service.spawner.handles[job.id].kill()
@@ -201,8 +159,8 @@ async def test_a_job_that_kills_its_actor_again_and_again_fails_with_that_reason
 
 
 async def test_jobs_beyond_the_active_cap_wait_and_all_end(tmp_path: Path) -> None:
-    async with _running(tmp_path, Faults(delay_ms=20), limits={"max_active_jobs": 2}) as (service, _):
-        jobs = [await _created(service, f"Job number {n}.") for n in range(7)]
+    async with local_service(tmp_path, Faults(delay_ms=20), limits={"max_active_jobs": 2}) as (service, _):
+        jobs = [await created(service, f"Job number {n}.") for n in range(7)]
         assert (await service.directory.figures())["active"] <= 2
         ended = [await service.service.wait("", job.id, 30) for job in jobs]
         assert {job.state for job in ended} == {JobState.COMPLETED}
@@ -211,7 +169,7 @@ async def test_jobs_beyond_the_active_cap_wait_and_all_end(tmp_path: Path) -> No
 async def test_a_restart_of_everything_goes_on_where_it_was(tmp_path: Path) -> None:
     text = "This is a sentence of the text. " * 10
     async with running_backend(Faults(delay_ms=50)) as backend:
-        args = _args(tmp_path, backend.url, backend={"max_concurrency": 1})
+        args = args_for(tmp_path, backend.url, backend={"max_concurrency": 1})
         async with running_service(args) as service:
             accepted = await service.service.create("", REQUEST, text)
             job, plan = accepted.job, accepted.plan
@@ -227,8 +185,8 @@ async def test_a_restart_of_everything_goes_on_where_it_was(tmp_path: Path) -> N
 
 
 async def test_a_deleted_job_leaves_nothing(tmp_path: Path) -> None:
-    async with _running(tmp_path) as (service, _):
-        job = await _finished(service, "Soon gone.")
+    async with local_service(tmp_path) as (service, _):
+        job = await finished(service, "Soon gone.")
         await service.service.delete("", job.id)
         with pytest.raises(NotFound):
             await service.service.get("", job.id)
@@ -236,10 +194,10 @@ async def test_a_deleted_job_leaves_nothing(tmp_path: Path) -> None:
 
 
 async def test_retry_speaks_only_what_failed(tmp_path: Path) -> None:
-    async with _running(tmp_path, Faults(fail_times_per_text=2, fail_kind="400")) as (service, backend):
+    async with local_service(tmp_path, Faults(fail_times_per_text=2, fail_kind="400")) as (service, backend):
         backend.faults.fail_times_per_text = 0
         text = "The first is fine. This second one says [[fault:400*1]] once."
-        job = await _finished(service, text)
+        job = await finished(service, text)
         assert job.state is JobState.FAILED
         spoken = {c["text"] for c in backend.calls if c["status"] == 200}
         before = len(backend.calls)
@@ -249,15 +207,9 @@ async def test_retry_speaks_only_what_failed(tmp_path: Path) -> None:
         assert not spoken & {call["text"] for call in backend.calls[before:]}
 
 
-async def _until(condition: Any) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - the condition lies in a server, which sets no event of ours
-            await asyncio.sleep(0.01)
-
-
 async def test_what_a_dead_worker_stored_without_telling_is_not_spoken_again(tmp_path: Path) -> None:
     text = "One is told. Two is stored only. Three is never begun."
-    async with _running(tmp_path) as (service, backend):
+    async with local_service(tmp_path) as (service, backend):
         speak, orders = service.spawner.dispatch, list[SliceOrder]()
 
         async def dies_once(order: SliceOrder) -> AsyncGenerator[SliceProgress]:
@@ -273,13 +225,13 @@ async def test_what_a_dead_worker_stored_without_telling_is_not_spoken_again(tmp
                 raise WorkerLost("as ordered")
 
         service.spawner.dispatch = dies_once
-        assert (await _finished(service, text)).state is JobState.COMPLETED
+        assert (await finished(service, text)).state is JobState.COMPLETED
         assert [order.adopt for order in orders] == [False, True]
         assert len(backend.calls) == 3
 
 
 async def test_the_name_of_a_lost_actor_is_free_for_the_next(tmp_path: Path) -> None:
-    async with _running(tmp_path, Faults(delay_ms=300)) as (service, _):
+    async with local_service(tmp_path, Faults(delay_ms=300)) as (service, _):
         spawn = service.spawner.spawn
 
         async def one_of_a_name(job_id: str, *, rehearse: bool = False) -> LocalJobHandle:
@@ -289,7 +241,7 @@ async def test_the_name_of_a_lost_actor_is_free_for_the_next(tmp_path: Path) -> 
             return await spawn(job_id, rehearse=rehearse)
 
         service.spawner.spawn = one_of_a_name  # type: ignore[method-assign]
-        job = await _created(service, "One sentence. Another one.")
+        job = await created(service, "One sentence. Another one.")
         while (handle := service.spawner.handles.get(job.id)) is None or handle.running is None:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         handle.running.cancel()  # lost, not killed by us

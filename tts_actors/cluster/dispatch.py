@@ -114,9 +114,8 @@ class RayDispatch:
             # A worker of this job has died, or was killed by Ray along with the actor before this one: nobody else can
             # give back the leases it held.
             self._pool.forget.remote(order.job_id)
-        results = synthesize_slice.remote(order, self._args, self._pool, self._job_actor)
         try:
-            async for reference in results:
+            async for reference in synthesize_slice.remote(order, self._args, self._pool, self._job_actor):
                 yield await reference
         except RayTaskError as error:
             if isinstance(error.cause, TtsError):

@@ -62,23 +62,24 @@ class ObjectClipStore:
         except OSError as error:
             raise clip_trouble(error) from error
 
-    async def put(self, key: str, body: bytes) -> None:
+    async def put(self, key: str, body: bytes) -> bool:
         with metrics.timed(metrics.STORE, "clip_write"):
-            await self._put(key, body)
+            return await self._put(key, body)
 
-    async def put_file(self, key: str, path: str) -> None:
-        await self._put(key, Path(path))
+    async def put_file(self, key: str, path: str) -> bool:
+        return await self._put(key, Path(path))
 
-    async def _put(self, key: str, body: bytes | Path) -> None:
+    async def _put(self, key: str, body: bytes | Path) -> bool:
         try:
             if isinstance(self._store, LocalStore):
                 await asyncio.to_thread(_write_once, Path(str(self._store.prefix)), key, body)
             else:
                 await obstore.put_async(self._store, key, body, mode="create")
         except (AlreadyExistsError, FileExistsError):
-            return
+            return False
         except (BaseError, OSError) as error:
             raise clip_trouble(error) from error
+        return True
 
     async def get(self, key: str) -> bytes | None:
         try:
@@ -101,6 +102,14 @@ class ObjectClipStore:
             return int((await obstore.head_async(self._store, key))["size"])
         except (NotFoundError, FileNotFoundError):
             return None
+        except (BaseError, OSError) as error:
+            raise clip_trouble(error) from error
+
+    async def remove(self, key: str) -> None:
+        try:
+            await obstore.delete_async(self._store, key)
+        except (NotFoundError, FileNotFoundError):
+            return
         except (BaseError, OSError) as error:
             raise clip_trouble(error) from error
 
