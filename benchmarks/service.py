@@ -39,6 +39,8 @@ def stub_config(backend_url: str, *, concurrency: int) -> dict[str, Any]:
             "max_characters": 400,
         }
     ]
+    # HAProxy listens on all interfaces: ``--haproxy`` puts the whole measurement where loopback is the only one.
+    service["args"]["auth"] = {"allow_open_network": True}
     document["applications"] = [service]
     return dict(document)
 
