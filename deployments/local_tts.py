@@ -22,7 +22,7 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
 
 from deployments.envelopes import error_response
-from tts_actors.audio import MEDIA_TYPES, Pcm, encode_file, open_encoder
+from tts_actors.audio import MEDIA_TYPES, Pcm, encode_file, require_format
 from tts_actors.errors import InvalidRequest, ModelNotFound, RequestTooLarge, TtsError, VoiceNotFound
 
 MODEL = "hibari"
@@ -234,8 +234,7 @@ class EngineSpeechBody(BaseModel):
             raise ModelNotFound(f"model: there is only {MODEL!r} here", "model")
         if voice not in (None, "", VOICE):
             raise VoiceNotFound(f"voice: there is only {VOICE!r} here", "voice")
-        if self.response_format not in MEDIA_TYPES:
-            open_encoder(self.response_format)  # raises, naming the choices
+        require_format(self.response_format)
 
 
 def build_engine_api(engine: HibariEngine, *, max_parallel: int = 1) -> FastAPI:

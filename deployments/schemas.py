@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, StrictStr
 
-from tts_actors.audio import open_encoder
+from tts_actors.audio import require_format
 from tts_actors.backends.catalog import DEFAULT_VOICE
 from tts_actors.errors import InvalidRequest
 from tts_actors.models import (
@@ -152,7 +152,7 @@ class JobBody(BaseModel):
 
     def request(self) -> SpeechRequest:
         """The job's request; raises :class:`InvalidRequest` for a format that cannot be written and bad text."""
-        open_encoder(self.response_format)
+        require_format(self.response_format)
         require_speech(self.input, "input")
         lexicon = tuple((entry.text, entry.say) for entry in self.lexicon)
         check_lexicon(lexicon)

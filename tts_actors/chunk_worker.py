@@ -276,17 +276,19 @@ async def _attempt(
 async def _take(piece: Piece, context: CallContext, backend: str) -> bytes:
     model, voice = context.route.targets[backend]
     request = context.request
+    speed = context.route.speed_at(backend, request.speed)
+    stretch = request.speed / speed
     reply = await context.tools.backends[backend].speak(
-        Utterance(piece.text, model, voice, request.speed, request.instructions, request.language)
+        Utterance(piece.text, model, voice, speed, request.instructions, request.language)
     )
 
     def accept() -> bytes:
         pcm = prepare_clip(
-            reply.body, reply.content_type, piece.text, speed=request.speed, raw_rate_hz=reply.raw_rate_hz
+            reply.body, reply.content_type, piece.text, speed=speed, stretch=stretch, raw_rate_hz=reply.raw_rate_hz
         )
         return wav_bytes(even_loudness(pcm) if request.loudness is Loudness.ON else pcm)
 
-    if len(reply.body) > THREAD_BYTES or request.loudness is Loudness.ON:
+    if len(reply.body) > THREAD_BYTES or request.loudness is Loudness.ON or stretch != 1:
         return await asyncio.to_thread(accept)
     return accept()
 

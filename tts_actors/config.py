@@ -14,6 +14,7 @@ from tts_actors.retry import RetryPolicy
 from tts_actors.timeouts import TimeoutPolicy
 
 Milliseconds = Annotated[int, Field(ge=0, le=3_600_000)]
+Speed = Annotated[float, Field(ge=0.1, le=10, allow_inf_nan=False)]
 DEFAULT_PORT = "8000"
 DEFAULT_DATA = "./data"
 _ENVIRONMENT = re.compile(r"\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -45,6 +46,25 @@ class BackendArgs(_Section):
         None, ge=8_000, le=192_000, description="Sample rate of headerless PCM answers; null: as declared"
     )
     max_reply_bytes: int = Field(64 * 2**20, ge=1_024, description="Largest answer that is read")
+    speed_range: tuple[Speed, Speed] | None = Field(
+        None,
+        description="Slowest and fastest `speed` that the server speaks itself; beyond it its audio is time-stretched."
+        " [1, 1]: it knows no speed. Null: [0.25, 4], for raw_tts [1, 1]",
+    )
+
+    @model_validator(mode="after")
+    def _speeds_are_a_range(self) -> Self:
+        slowest, fastest = self.speeds
+        if slowest > fastest:
+            raise ValueError(f"speed_range: the slowest speed comes first, got {slowest} and {fastest}")
+        return self
+
+    @property
+    def speeds(self) -> tuple[float, float]:
+        """The slowest and the fastest speed that the server is asked for."""
+        if self.speed_range is not None:
+            return self.speed_range
+        return (1.0, 1.0) if self.protocol == "raw_tts" else (0.25, 4.0)
 
 
 class TimeoutArgs(_Section):

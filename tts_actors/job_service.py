@@ -5,7 +5,6 @@ another's job is not found.
 """
 
 import asyncio
-import dataclasses
 import itertools
 import re
 import time
@@ -42,7 +41,6 @@ from tts_actors.models import (
     JobPlan,
     JobRecord,
     JobState,
-    Loudness,
     NewJob,
     OnChunkFailure,
     Quota,
@@ -115,13 +113,6 @@ class JobService:
             plan_job, text, request, bounds=bounds, timeouts=self._timeouts, retry=self._retry
         )
 
-    def _settled(self, request: SpeechRequest) -> SpeechRequest:
-        """The request to store: what its job does must not change with the configuration while it runs."""
-        if request.loudness is not Loudness.AUTO:
-            return request
-        mixed = len(self.catalog.route(request.model, request.voice).targets) > 1
-        return dataclasses.replace(request, loudness=Loudness.ON if mixed else Loudness.OFF)
-
     def _bounds(self, route: Route, first_characters: int | None) -> PlanBounds:
         limits = self._args.limits
         concurrency = min(route.concurrency, limits.max_calls_per_job * limits.max_active_jobs)
@@ -149,7 +140,7 @@ class JobService:
         If the id or the key names a job already, that one comes back; :class:`RequestMismatch` if its request was
         another, :class:`JobExpired` if its life is over.
         """
-        request = self._settled(request)
+        request = self.catalog.route(request.model, request.voice).settled(request)
         plan = plan or await self.plan(request, text)
         earlier = await self._repeated(tenant, job_id, idempotency_key)
         if earlier is not None:

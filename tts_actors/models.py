@@ -28,8 +28,11 @@ class ChunkingMode(StrEnum):
 class Boundary(StrEnum):
     """What follows a chunk in the text: it decides the pause behind the chunk."""
 
-    CUT = "cut"  # inside a sentence that was too long for one chunk
+    CUT = "cut"  # inside a sentence that was too long for one chunk, where nothing is written
+    COMMA = "comma"  # inside a sentence, behind a comma
+    CLAUSE = "clause"  # inside a sentence, behind a semicolon, a colon or a dash
     SENTENCE = "sentence"
+    QUESTION = "question"  # a sentence that asks or exclaims
     PARAGRAPH = "paragraph"
     END = "end"
 

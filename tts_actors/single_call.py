@@ -47,7 +47,7 @@ class SingleCall:
             return describe_clip("", wav)
 
         deadline_at_ms = int(time.time() * 1_000) + self._retry.longest_ms(self._timeouts.timeout_ms(len(text)))
-        request = dataclasses.replace(request, patient=False)
+        request = dataclasses.replace(route.settled(request), patient=False)
         context = CallContext(NO_JOB, request, route, self._timeouts, deadline_at_ms, tools, asyncio.Semaphore(1))
         result = await call_backend_tts(Piece(0, len(text), spoken), context, keep)
         if result.error is not None:

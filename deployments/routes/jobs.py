@@ -11,7 +11,7 @@ from deployments.delivery import deliver, deliver_live
 from deployments.events import Place, event_response
 from deployments.routes import Tenant
 from deployments.schemas import JobBody, chunk_answer, job_answer, manifest_answer
-from tts_actors.audio import MEDIA_TYPES, wav_header
+from tts_actors.audio import MEDIA_TYPES, require_format, wav_header
 from tts_actors.errors import InvalidRequest, NotFound, NotReady
 from tts_actors.job_service import JOB_ID, JobService
 from tts_actors.models import JobRecord, JobState
@@ -128,8 +128,8 @@ def _add_audio(router: APIRouter, service: JobService) -> None:
         gaps: Format = None,
         live: bool = False,
     ) -> Any:
-        if format is not None and format not in MEDIA_TYPES:
-            raise InvalidRequest(f"format: must be one of {', '.join(MEDIA_TYPES)}", "format")
+        if format is not None:
+            require_format(format, "format")
         if gaps not in (None, "silence"):
             raise InvalidRequest("gaps: must be silence", "gaps")
         silence = gaps == "silence"

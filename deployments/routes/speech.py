@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, StrictStr
 from deployments.delivery import STREAM_HEADERS, begun, job_headers
 from deployments.routes import Tenant
 from deployments.schemas import Name, VoiceBody, require_speech
-from tts_actors.audio import MEDIA_TYPES, open_encoder
+from tts_actors.audio import MEDIA_TYPES, require_format
 from tts_actors.backends.catalog import DEFAULT_VOICE
 from tts_actors.models import SpeechRequest
 from tts_actors.speech import SpeechDoor
@@ -36,7 +36,7 @@ class SpeechBody(BaseModel):
     def request(self) -> SpeechRequest:
         """The request; raises :class:`InvalidRequest` for a format that cannot be written and bad text."""
         fmt = self.response_format or "mp3"
-        open_encoder(fmt)
+        require_format(fmt)
         require_speech(self.input, "input")
         voice = self.voice.id if isinstance(self.voice, VoiceBody) else self.voice
         return SpeechRequest(

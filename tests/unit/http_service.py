@@ -132,8 +132,8 @@ class HttpService:
 
 @contextmanager
 def http_service(directory: Path, **changes: Any) -> Iterator[HttpService]:
-    """The service with its data in ``directory``; ``changes`` are fields of :class:`AppArgs`; ``more_backends`` stand
-    beside the fake one. Logs are swallowed."""
+    """The service with its data in ``directory``; ``changes`` are fields of :class:`AppArgs`; ``backend`` has
+    fields of the fake one's entry, and ``more_backends`` stand beside it. Logs are swallowed."""
     started: Future[tuple[HttpService, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
     async def serve() -> None:
@@ -180,15 +180,16 @@ def _args(directory: Path, backend_url: str, changes: dict[str, Any]) -> AppArgs
         "url": f"{backend_url}/v1",
         "model": "fake-tts",
         "voices": {"default": "tone"},
-    }
+    } | changes.get("backend", {})
     values: dict[str, Any] = {
         "store_url": f"sqlite+aiosqlite:///{directory}/jobs.db",
         "clip_url": f"file://{directory}/clips",
         "backends": [backend],
         "retry": {"max_attempts": 2, "base_ms": 1, "cap_ms": 1, "outage_ms": 0},
     }
-    more: dict[str, Any] = {"backends": [backend, *changes["more_backends"]]} if "more_backends" in changes else {}
-    return AppArgs.model_validate(values | {k: v for k, v in changes.items() if k != "more_backends"} | more)
+    backends = {"backends": [backend, *changes.get("more_backends", [])]}
+    fields = {name: value for name, value in changes.items() if name not in ("backend", "more_backends")}
+    return AppArgs.model_validate(values | backends | fields)
 
 
 def _app(args: AppArgs, parts: LocalService) -> ASGIApp:

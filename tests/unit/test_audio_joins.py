@@ -102,10 +102,8 @@ def test_joining_cut_clips_without_any_pause_adds_no_click_either() -> None:
 
 
 def test_pauses_grow_from_cut_to_paragraph_and_nothing_follows_the_end() -> None:
-    cut, sentence, paragraph, end = (
-        pause_samples(b) for b in (Boundary.CUT, Boundary.SENTENCE, Boundary.PARAGRAPH, Boundary.END)
-    )
-    assert (cut, sentence, paragraph, end) == (1_920, 7_200, 16_800, 0)
+    assert list(Boundary)[-1] is Boundary.END
+    assert [pause_samples(boundary) for boundary in Boundary] == [1_920, 3_600, 5_280, 7_200, 9_120, 16_800, 0]
 
 
 @pytest.mark.parametrize("boundary", list(Boundary))

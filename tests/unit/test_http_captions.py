@@ -21,7 +21,7 @@ QUIET = 33
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpService]:
-    with http_service(tmp_path_factory.mktemp("captions")) as running:
+    with http_service(tmp_path_factory.mktemp("captions"), backend={"speed_range": [0.8, 4]}) as running:
         yield running
 
 
@@ -30,14 +30,22 @@ def door(service: HttpService) -> Door:
     return Door(service.url)
 
 
-@pytest.mark.parametrize("speed", [1.0, 2.0])
+@pytest.mark.parametrize(
+    "sound",
+    [
+        {},
+        {"speed": 2.0},
+        {"speed": 0.5},  # stretched: the backend speaks 0.8
+        {"speed": 0.7, "loudness": "on", "lexicon": [{"text": "lamp", "say": "very large lantern"}]},
+    ],
+)
 @pytest.mark.parametrize(
     "chunking", [{"mode": "sentence"}, {"mode": "sentence", "max_characters": 40}, {"mode": "character_count"}]
 )
 def test_captions_are_speech_and_what_is_between_them_is_silence(
-    door: Door, chunking: dict[str, object], speed: float
+    door: Door, chunking: dict[str, object], sound: dict[str, object]
 ) -> None:
-    job = door.finished(TEXT, chunking=chunking, speed=speed)
+    job = door.finished(TEXT, chunking=chunking, **sound)
     found = door.get(f"/{job['id']}/captions.json").json()
     pcm = np.frombuffer(door.get(f"/{job['id']}/audio?format=pcm").content, "<i2").astype(np.int32)
     entries = found["captions"]
@@ -49,7 +57,7 @@ def test_captions_are_speech_and_what_is_between_them_is_silence(
     for entry in entries:
         assert entry["text"] == TEXT[entry["char_start"] : entry["char_end"]]
         start, end = round(entry["start"] * RATE_HZ), round(entry["end"] * RATE_HZ)
-        assert np.abs(pcm[start:end]).max() > 3_000
+        assert np.abs(pcm[start:end]).max() > 2_000
         spoken[max(0, start - 3) : end + 3] = True  # times are rounded to a tenth of a millisecond
     assert np.abs(pcm[~spoken]).max(initial=0) <= QUIET
     assert all(first["end"] <= second["start"] for first, second in pairwise(entries))
@@ -96,6 +104,10 @@ def test_captions_of_a_job_with_gaps_fit_the_file_with_silence_in_them(door: Doo
         ("spoken", False),
     ]
     assert entries[2]["end"] == pytest.approx(len(audio) / 2 / RATE_HZ, abs=1e-4)
+    pcm = np.abs(np.frombuffer(audio, "<i2").astype(np.int32))
+    heard = [pcm[round(e["start"] * RATE_HZ) : round(e["end"] * RATE_HZ)] for e in entries if e["start"] is not None]
+    assert all(part.max() > 3_000 for part in heard)
+    assert pcm[round(entries[0]["end"] * RATE_HZ) + 3 : round(entries[2]["start"] * RATE_HZ) - 3].max() == 0
 
 
 @pytest.mark.parametrize("kind", ["srt", "vtt", "json"])

@@ -48,6 +48,10 @@ class Door:
         body = {"model": "fake-tts", "input": text} | fields
         return self.ask("POST", json=body, headers=headers)
 
+    def speech(self, text: str, **fields: Any) -> requests.Response:
+        body = {"model": "fake-tts", "input": text} | fields
+        return requests.post(f"{self.url}/v1/audio/speech", json=body, timeout=ANSWER_SECONDS)
+
     def put(self, job_id: str, text: str = TEXT, **fields: Any) -> requests.Response:
         return self.ask("PUT", f"/{job_id}", json={"model": "fake-tts", "input": text} | fields)
 

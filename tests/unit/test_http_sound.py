@@ -13,7 +13,7 @@ import pytest
 
 from tests.unit.http_service import HttpService, http_service
 from tests.unit.test_http_jobs import RATE_HZ, Door, formula_ms
-from tts_actors.audio import tone, wav_bytes
+from tts_actors.audio import decode_take, tone, wav_bytes
 from tts_actors.audio.loudness import TARGET_LUFS, loudness_lufs
 
 TEXT = "Dr. Xu runs nginx. The SQL is old, but nobody minds!"
@@ -135,6 +135,10 @@ def test_voices_of_different_backends_are_equally_loud_unless_asked_not_to(tmp_p
         assert levels == pytest.approx([TARGET_LUFS] * 12, abs=0.1)
         plain = loudness_by_backend(door, loudness="off")
         assert min(plain["fake"]) - max(plain["quiet"]) > 15
+        shorts = [door.speech(f"This is sentence number {n}.", response_format="wav") for n in range(6)]
+        clips = [decode_take(short.content, "audio/wav") for short in shorts]
+        assert [loudness_lufs(clip) for clip in clips] == pytest.approx([TARGET_LUFS] * 6, abs=0.1)
+        assert not any("x-tts-job-id" in short.headers for short in shorts)
 
 
 def test_one_backend_alone_is_left_as_it_is_unless_asked_for(service: HttpService, door: Door) -> None:

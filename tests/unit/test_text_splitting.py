@@ -105,12 +105,36 @@ def test_text_without_anything_to_speak_is_one_chunk() -> None:
 def test_boundaries_say_what_follows() -> None:
     text = "One two three, four five six. Seven.\n\nEight.\n\n***\n\nNine."
     assert boundaries(text, SENTENCE, 20) == [
-        Boundary.CUT,
+        Boundary.COMMA,
         Boundary.SENTENCE,
         Boundary.PARAGRAPH,
         Boundary.PARAGRAPH,
         Boundary.END,
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "boundary"),
+    [
+        ("One two three, four five six.", Boundary.COMMA),
+        ("“One two three,” four five six.", Boundary.COMMA),
+        ("一二三四五六七八九十一二三四五，二三四五六七八九十。", Boundary.COMMA),
+        ("One two three; four five six.", Boundary.CLAUSE),
+        ("One two three: four five six.", Boundary.CLAUSE),
+        ("One two three – four five six.", Boundary.CLAUSE),
+        ("One two three — four five six.", Boundary.CLAUSE),
+        ("One two three four five six.", Boundary.CUT),
+        ("One-two-three-four-five-six.", Boundary.CUT),
+        ("1,000,000,000,000,000,000,000", Boundary.CUT),
+        ("One two three? Four five six.", Boundary.QUESTION),
+        ("“One two three!” Four five six.", Boundary.QUESTION),
+        ("一二三四五六？一二三四五六七八九十一二三。", Boundary.QUESTION),
+        ("One two three? \n\n Four five six.", Boundary.PARAGRAPH),
+        ("One two three. Four five six.", Boundary.SENTENCE),
+    ],
+)
+def test_the_mark_at_a_chunks_end_decides_its_pause(text: str, boundary: Boundary) -> None:
+    assert boundaries(text, SENTENCE, 20) == [boundary, Boundary.END]
 
 
 def test_marks_follow_a_sentence_through_its_chunks() -> None:

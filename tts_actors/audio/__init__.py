@@ -6,7 +6,14 @@ The way of the samples: :func:`prepare_clip` (a reply becomes a clip), :func:`wa
 voice in tests.
 """
 
-from tts_actors.audio.encoders import MEDIA_TYPES, OUTPUT_FORMATS, StreamEncoder, encode_file, open_encoder
+from tts_actors.audio.encoders import (
+    MEDIA_TYPES,
+    OUTPUT_FORMATS,
+    StreamEncoder,
+    encode_file,
+    open_encoder,
+    require_format,
+)
 from tts_actors.audio.pauses import DEFAULT_PAUSES, Pauses, pause_samples
 from tts_actors.audio.pcm import Pcm
 from tts_actors.audio.takes import (
@@ -37,6 +44,7 @@ __all__ = [
     "pause_samples",
     "pcm_of_wav",
     "prepare_clip",
+    "require_format",
     "tone",
     "trim_and_fade",
     "wav_bytes",

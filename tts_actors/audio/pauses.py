@@ -16,12 +16,16 @@ class Pauses:
     Why these: silent pauses of read speech in five languages fall into brief ones (below 200 ms) and medium
     ones (200-1,000 ms); longer ones occur only in spontaneous speech (Campione and Veronis, "A Large-Scale
     Multilingual Study of Silent Pause Duration", Speech Prosody 2002). A cut inside a sentence gets a brief
-    pause, a sentence the lower part of the medium range, a paragraph its upper part. The exact numbers in
-    these ranges are our choice. Untrimmed, hibari alone would leave about 800 ms between sentences.
+    pause, longer where a comma stands; a stronger mark, a sentence and a question the lower part of the medium
+    range, in that order; a paragraph its upper part. The exact numbers in these ranges are our choice. Untrimmed,
+    hibari alone would leave about 800 ms between sentences.
     """
 
     cut_ms: int = 80
+    comma_ms: int = 150
+    clause_ms: int = 220
     sentence_ms: int = 300
+    question_ms: int = 380
     paragraph_ms: int = 700
 
     def pause_ms(self, boundary: Boundary) -> int:
@@ -29,8 +33,14 @@ class Pauses:
         match boundary:
             case Boundary.CUT:
                 return self.cut_ms
+            case Boundary.COMMA:
+                return self.comma_ms
+            case Boundary.CLAUSE:
+                return self.clause_ms
             case Boundary.SENTENCE:
                 return self.sentence_ms
+            case Boundary.QUESTION:
+                return self.question_ms
             case Boundary.PARAGRAPH:
                 return self.paragraph_ms
             case Boundary.END:

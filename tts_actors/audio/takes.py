@@ -69,17 +69,24 @@ def prepare_clip(
     text: str,
     *,
     speed: float = 1.0,
+    stretch: float = 1.0,
     raw_rate_hz: int | None = None,
     policy: TakePolicy = DEFAULT_TAKE_POLICY,
 ) -> Pcm:
-    """The clip in a backend's answer: decoded, accepted, edges trimmed and faded.
+    """The clip in a backend's answer: decoded, accepted, edges trimmed and faded, then made ``stretch`` times as fast.
 
-    Raises ``BadTake`` if the answer is not audio or not plausibly speech of ``text`` at ``speed``. A text
-    without letters and digits ("* * *") may give a clip of 0 samples.
+    Raises ``BadTake`` if the answer is not audio or not plausibly speech of ``text`` at ``speed``, the one that the
+    backend was asked for. A text without letters and digits ("* * *") may give a clip of 0 samples.
     """
     pcm = decode_take(body, content_type, raw_rate_hz=raw_rate_hz)
     check_take(pcm, text, speed=speed, policy=policy)
-    return trim_and_fade(pcm)
+    clip = trim_and_fade(pcm)
+    if stretch == 1.0:
+        return clip
+    # Here, not at the top: most processes never stretch anything.
+    from tts_actors.audio.stretch import stretched
+
+    return stretched(clip, stretch)
 
 
 def decode_take(body: bytes, content_type: str | None, *, raw_rate_hz: int | None = None) -> Pcm:

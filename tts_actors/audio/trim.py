@@ -46,12 +46,13 @@ def trim_and_fade(pcm: Pcm, *, threshold_dbfs: float = -45, keep_ms: int = 20, f
     start, end = voiced_bounds(pcm, max(1, min(level_of_dbfs(threshold_dbfs), quiet)))
     keep = keep_ms * SAMPLE_RATE_HZ // 1_000
     clip = pcm[max(0, start - keep) : end + keep].copy()
-    _fade_edges(clip, min(fade_ms * SAMPLE_RATE_HZ // 1_000, clip.size // 2))
+    fade_edges(clip, fade_ms=fade_ms)
     return clip
 
 
-def _fade_edges(clip: Pcm, samples: int) -> None:
-    """Fade ``samples`` samples at both ends of ``clip`` in place; at least the outermost sample becomes 0."""
+def fade_edges(clip: Pcm, *, fade_ms: int = 5) -> None:
+    """Fade both ends of ``clip`` in place, as :func:`trim_and_fade` does; at least the outermost sample becomes 0."""
+    samples = min(fade_ms * SAMPLE_RATE_HZ // 1_000, clip.size // 2)
     if samples == 0:
         clip[:1] = clip[-1:] = 0
         return

@@ -1,10 +1,11 @@
 """Which backend can speak which model with which voice, and under which names; pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from tts_actors.config import AliasArgs, BackendArgs
 from tts_actors.errors import ModelNotFound, VoiceNotFound
+from tts_actors.models import Loudness, SpeechRequest
 
 OPENAI_MODELS = frozenset({"tts-1", "tts-1-hd", "gpt-4o-mini-tts"})
 """Model names that clients of OpenAI send; every backend's own model answers to them."""
@@ -23,12 +24,25 @@ DEFAULT_VOICE = "default"
 class Route:
     """The backends that can serve a request: name -> (model, voice) in that backend's own words.
 
-    ``chunk_characters`` is what the weakest of them takes in one call, ``concurrency`` the calls at once of all.
+    ``chunk_characters`` is what the weakest of them takes in one call, ``concurrency`` the calls at once of all;
+    ``speeds`` are each one's slowest and fastest.
     """
 
     targets: dict[str, tuple[str, str]]
     chunk_characters: int
     concurrency: int
+    speeds: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def speed_at(self, backend: str, speed: float) -> float:
+        """The speed nearest to ``speed`` that the backend speaks itself."""
+        slowest, fastest = self.speeds.get(backend, (speed, speed))
+        return min(max(speed, slowest), fastest)
+
+    def settled(self, request: SpeechRequest) -> SpeechRequest:
+        """The request with its loudness decided: what is spoken must not change with the configuration meanwhile."""
+        if request.loudness is not Loudness.AUTO:
+            return request
+        return replace(request, loudness=Loudness.ON if len(self.targets) > 1 else Loudness.OFF)
 
 
 class Catalog:
@@ -78,6 +92,7 @@ class Catalog:
             targets=targets,
             chunk_characters=min(backend.max_characters for backend in usable),
             concurrency=sum(backend.max_concurrency for backend in usable),
+            speeds={backend.name: backend.speeds for backend in usable},
         )
 
 

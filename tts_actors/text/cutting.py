@@ -29,6 +29,20 @@ _CLAUSE_END = regex.compile(
     r"(?:[;:,]+" + _CLOSERS + r"|(?<=\s)(?:–|-{1,3}))(?=\s)"  # ASCII marks also stand inside numbers: 1,000 and 10:30
     r"|(?:[、，；：､،؛፣፤፥៖]|—+|…+)" + _CLOSERS
 )
+_LAST_MARKS = 16
+"""Characters looked at for the mark before a boundary: more than any run of closing quotes and blanks that is meant."""
+
+_MARKS = (
+    (Boundary.SENTENCE, Boundary.QUESTION, regex.compile(r"[!?！？؟፧]+" + _CLOSERS + r"\s*\Z")),
+    (Boundary.CUT, Boundary.COMMA, regex.compile(rf",{_CLOSERS}\s+\Z|[、，،፣]{_CLOSERS}\s*\Z")),
+    (
+        Boundary.CUT,
+        Boundary.CLAUSE,
+        regex.compile(rf"(?:[;:]|(?<=\s)(?:–|-{{1,3}})){_CLOSERS}\s+\Z|[；：؛፤፥៖—…]{_CLOSERS}\s*\Z"),
+    ),
+)
+"""Marks of ASCII count before a blank only: they also stand inside numbers and words."""
+
 _BLANK_RUN = re.compile(r"\s+")
 _GRAPHEME = regex.compile(r"\X")
 
@@ -61,6 +75,15 @@ def cut_sentence(text: str, start: int, end: int, cap: int) -> list[tuple[int, B
         here = content = behind
     parts.append((end, Boundary.PARAGRAPH if ends_paragraph(text, here, end) else Boundary.SENTENCE))
     return parts
+
+
+def boundary_by_mark(text: str, end: int, boundary: Boundary) -> Boundary:
+    """The boundary at ``end``, told apart further by the mark that stands before it."""
+    before = text[max(0, end - _LAST_MARKS) : end]
+    for plain, marked, mark in _MARKS:
+        if boundary is plain and mark.search(before):
+            return marked
+    return boundary
 
 
 def _reach(text: str, start: int, end: int, cap: int, last: int | None) -> _Reach:

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from tts_actors.errors import InvalidRequest
 from tts_actors.models import Boundary, ChunkingMode, ChunkSpan, SentenceMark, SplitText
-from tts_actors.text.cutting import cut_sentence
+from tts_actors.text.cutting import boundary_by_mark, cut_sentence
 from tts_actors.text.lexicon import Lexicon
 from tts_actors.text.sentences import sentence_ends
 from tts_actors.text.speakable import after_blanks, before_blanks, check_text, is_speakable
@@ -55,7 +55,7 @@ def split_text(
             ends = list(_packed(ends, max_characters))
     if lexicon is not None:
         ends = list(_fitted(text, ends, max_characters, lexicon))
-    spans = _spans(ends)
+    spans = _spans(text, ends)
     return SplitText(spans, tuple(_marks(text, sentences, spans)))
 
 
@@ -124,11 +124,11 @@ def _fitting_head(text: str, start: int, end: int, cap: int, lexicon: Lexicon) -
         budget = budget * 3 // 4
 
 
-def _spans(ends: Sequence[_End]) -> tuple[ChunkSpan, ...]:
+def _spans(text: str, ends: Sequence[_End]) -> tuple[ChunkSpan, ...]:
     starts = [0, *(end for end, _ in ends)]
     last = len(ends) - 1
     return tuple(
-        ChunkSpan(index, starts[index], end, Boundary.END if index == last else boundary)
+        ChunkSpan(index, starts[index], end, Boundary.END if index == last else boundary_by_mark(text, end, boundary))
         for index, (end, boundary) in enumerate(ends)
     )
 
