@@ -40,7 +40,8 @@ serve: $(READY)
 	  $(if $(METRICS_PORT),--metrics-port $(METRICS_PORT))
 
 test: $(READY)
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 tests/unit
+	$(BIN)/pytest tests/integration tests/e2e
 
 test-aac: $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade --target build/av 'av>=18,<20'

@@ -41,7 +41,7 @@ def test_whatever_the_description_allows_is_never_a_server_error(schema: Any) ->
     for found in schema.get_all_operations():
         operation = found.ok()
 
-        @settings(max_examples=20, **BOUNDED)
+        @settings(max_examples=10, **BOUNDED)
         @given(operation.as_strategy())
         def stranger(case: Any) -> None:
             answer = case.call(timeout=ANSWER_SECONDS)
@@ -69,7 +69,7 @@ def test_following_the_links_from_a_job_to_all_its_routes_is_never_a_server_erro
             asked.setdefault(case.operation.label, set()).add(response.status_code)
             assert response.status_code < 500, f"{case.method} {case.path}: {response.text}"
 
-    Stranger.run(settings=settings(max_examples=40, stateful_step_count=12, **BOUNDED))
+    Stranger.run(settings=settings(max_examples=15, stateful_step_count=12, **BOUNDED))
     followed = [label for label, statuses in asked.items() if "{job_id}" in label and statuses & {200, 202, 204, 409}]
     assert len(followed) >= 3, asked
 
