@@ -17,6 +17,7 @@ import structlog
 from tts_actors import metrics
 from tts_actors.config import AppArgs
 from tts_actors.errors import DirectoryUnavailable, JobExpired, NotFound, NotReady, RetryLater
+from tts_actors.job_actor import LEASE_MS
 from tts_actors.logs import place_of
 from tts_actors.models import Activation, Ending, JobState, Reservation
 from tts_actors.protocols import ClipStore, JobHandle, JobStore, Spawner
@@ -27,6 +28,9 @@ SWEEP_SECONDS = 2.0
 
 HANDLE_SECONDS = 5.0
 """How long a cancel waits for an actor that is just being started (a cold start takes about 1 s)."""
+
+START_MS = 1_000
+"""How long a fresh claim is left to the fast path: who has committed it tells the directory within milliseconds."""
 
 SWEEP_JOBS = 500
 """Alarms handled in one sweep; the rest is due again in the next."""
@@ -96,13 +100,20 @@ class JobDirectory:
         self._refill.set()
         await asyncio.gather(self._sweep_forever(), self._refill_forever())
 
-    async def _adopt(self) -> None:
-        """The children of a crashed directory died with it: no need to wait for their leases to run out."""
-        for job_id in await self._store.jobs_of(self._owner):
-            if job_id not in self._active:
-                log.info("job_recovered", job_id=job_id, state=JobState.IN_PROGRESS.value)
-                metrics.record(metrics.JOBS_RECOVERED, 1)
-                self._activate(job_id)
+    async def _take_up(self, lease_before_ms: int | None = None) -> None:
+        """Go on with claims of this service that no actor holds: no need to wait for their leases to run out.
+
+        The children of a crashed directory died with it; and a replica can die between the commit of a claimed job and
+        its start.
+        """
+        for job_id in await self._store.jobs_of(self._owner, lease_before_ms=lease_before_ms):
+            if job_id not in self._active and (lease_before_ms is None or job_id in self._reserved or self._has_room()):
+                self._recover(job_id, JobState.IN_PROGRESS)
+
+    def _recover(self, job_id: str, state: JobState) -> None:
+        log.info("job_recovered", job_id=job_id, state=state.value)
+        metrics.record(metrics.JOBS_RECOVERED, 1)
+        self._activate(job_id)
 
     async def reserve(self) -> Reservation:
         """A fresh job id, with a warm actor waiting under that name and a place to run if there is one."""
@@ -127,7 +138,7 @@ class JobDirectory:
         if job_id in self._active:
             await (await self._handle_of(job_id)).cancel()
             return
-        activation = await self._store.claim(job_id, owner=self._owner, now_ms=self._now_ms(), lease_ms=1_000)
+        activation = await self._store.claim(job_id, owner=self._owner, now_ms=self._now_ms(), lease_ms=LEASE_MS)
         if activation is None:
             return
         job = activation.job
@@ -291,7 +302,7 @@ class JobDirectory:
         while True:
             try:
                 if not adopted:
-                    await self._adopt()
+                    await self._take_up()
                     adopted = True
                 await self.sweep()
             except RetryLater as error:
@@ -306,6 +317,7 @@ class JobDirectory:
         metrics.record(metrics.JOBS_ACTIVE, len(self._active))
         metrics.record(metrics.SPARES, len(self._spares))
         now_ms = self._now_ms()
+        await self._take_up(now_ms + LEASE_MS - START_MS)
         for job_id, state in await self._store.due_jobs(now_ms=now_ms, limit=SWEEP_JOBS):
             if state in TERMINAL:
                 await self._clips.delete_prefix(job_id)
@@ -313,9 +325,7 @@ class JobDirectory:
                 # Again: a file that was being encoded may have come before the row said that there is nothing to keep.
                 await self._clips.delete_prefix(job_id)
             elif job_id not in self._active and self._has_room():
-                log.info("job_recovered", job_id=job_id, state=state.value)
-                metrics.record(metrics.JOBS_RECOVERED, 1)
-                self._activate(job_id)
+                self._recover(job_id, state)
         for job_id, (handle, since) in list(self._reserved.items()):
             if self._now() - since > RESERVATION_SECONDS and await self._store.get_job(job_id) is None:
                 del self._reserved[job_id]

@@ -104,8 +104,8 @@ class JobStore(Protocol):
     async def queued_jobs(self, *, limit: int) -> list[str]:
         """Jobs waiting to run, by priority, then age."""
 
-    async def jobs_of(self, owner: str) -> list[str]:
-        """Running jobs that ``owner`` has claimed."""
+    async def jobs_of(self, owner: str, *, lease_before_ms: int | None = None) -> list[str]:
+        """Running jobs that ``owner`` has claimed; with ``lease_before_ms`` those whose lease ends by then."""
 
     async def due_jobs(self, *, now_ms: int, limit: int) -> list[tuple[str, JobState]]:
         """Jobs whose alarm has passed: dead owners, forgotten queue entries, ended lives."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.jobs import NOW_MS, new_job, spoken
+from tests.unit.local_service import created, local_service, until
 from tts_actors.admission import LONGEST_WAIT_SECONDS, Admission
 from tts_actors.config import AppArgs, LimitArgs
 from tts_actors.errors import QueueFull
@@ -128,3 +129,31 @@ async def test_waiting_jobs_run_by_priority_then_age(tmp_path: Path) -> None:
             assert (await service.service.wait("", job.id, 30)).state is JobState.COMPLETED
         spoken_texts = [call["text"] for call in backend.calls[1:]]
         assert spoken_texts == ["This is i1.", "This is i2.", "This is b1.", "This is b2."]
+
+
+async def test_a_claimed_job_whose_start_was_never_told_does_not_wait_for_its_lease_to_run_out(tmp_path: Path) -> None:
+    async with local_service(tmp_path, limits={"spare_actors": 1}) as (service, _):
+        await until(lambda: service.directory._spares)
+
+        async def lost(*_: object) -> None:
+            """The replica dies between the commit and the start."""
+
+        async def nothing_due(**_: int) -> list[tuple[str, JobState]]:
+            return []
+
+        service.service._start = lost  # type: ignore[method-assign]
+        service.store.due_jobs = nothing_due  # type: ignore[method-assign]
+        job = await created(service, "One sentence. Another one.")
+        assert (job.state, job.epoch) == (JobState.IN_PROGRESS, 1)
+        job = await service.service.wait("", job.id, 30)
+        assert (job.state, job.epoch) == (JobState.COMPLETED, 2)
+
+
+async def test_a_job_that_runs_is_not_started_again_however_often_the_sweep_looks(tmp_path: Path) -> None:
+    async with local_service(tmp_path, limits={"spare_actors": 1}) as (service, _):
+        await until(lambda: service.directory._spares)
+        job = await created(service, "[[delay:1500]] One sentence.")
+        while (await service.service.get("", job.id)).state is not JobState.COMPLETED:
+            await service.directory.sweep()
+            await asyncio.sleep(0.05)
+        assert (await service.service.get("", job.id)).epoch == 1

@@ -116,8 +116,8 @@ class SqlJobStore:
     async def queued_jobs(self, *, limit: int) -> list[str]:
         return await self._read(operations.queued_jobs(limit))
 
-    async def jobs_of(self, owner: str) -> list[str]:
-        return await self._read(operations.jobs_of(owner))
+    async def jobs_of(self, owner: str, *, lease_before_ms: int | None = None) -> list[str]:
+        return await self._read(operations.jobs_of(owner, lease_before_ms))
 
     async def due_jobs(self, *, now_ms: int, limit: int) -> list[tuple[str, JobState]]:
         return await self._read(operations.due_jobs(now_ms, limit))

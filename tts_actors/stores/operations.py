@@ -326,8 +326,10 @@ def queued_jobs(limit: int) -> Callable[[sa.Connection], list[str]]:
     return lambda connection: list(connection.execute(query).scalars())
 
 
-def jobs_of(owner: str) -> Callable[[sa.Connection], list[str]]:
+def jobs_of(owner: str, lease_before_ms: int | None) -> Callable[[sa.Connection], list[str]]:
     query = sa.select(jobs.c.id).where(jobs.c.state == JobState.IN_PROGRESS.value, jobs.c.owner == owner)
+    if lease_before_ms is not None:
+        query = query.where(jobs.c.next_alarm_at_ms <= lease_before_ms)
     return lambda connection: list(connection.execute(query).scalars())
 
 

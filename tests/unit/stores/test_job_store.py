@@ -202,6 +202,7 @@ async def test_a_directory_finds_what_its_predecessor_had_claimed(store: SqlJobS
     await _claimed(store, "a")
     assert await store.jobs_of("a") == ["job-1"]
     assert await store.jobs_of("b") == []
+    assert await store.jobs_of("a", lease_before_ms=NOW_MS) == []
 
 
 async def test_two_creates_at_once_with_one_key_make_one_job(store: SqlJobStore, store_url: str) -> None:
