@@ -45,15 +45,20 @@ def build_http_app(
 ) -> ASGIApp:
     """All routes of the service as one ASGI application."""
     api = FastAPI(title="tts-actors", version=__version__, redoc_url=None)
-    api.include_router(original_routes(service, single_call))
     speech = SpeechDoor(args, service, single_call)
-    for prefix in ("/v1", ""):  # clients differ in whether their base URL ends in /v1
-        api.include_router(speech_routes(speech, prefix))
-        api.include_router(discovery_routes(service.catalog, prefix))
-    api.include_router(job_routes(service))
-    api.include_router(caption_routes(service))
-    api.include_router(operation_routes(checks, service.unattended_jobs, args.backends, figures))
-    api.include_router(page_routes())
+    prefixes = ("/v1", "")  # clients differ in whether their base URL ends in /v1
+    for router in (
+        *(speech_routes(speech, prefix) for prefix in prefixes),
+        original_routes(service, single_call),
+        job_routes(service),
+        caption_routes(service),
+        operation_routes(checks, service.unattended_jobs, args.backends, figures),
+        *(discovery_routes(service.catalog, prefix) for prefix in prefixes),
+        page_routes(),
+    ):
+        # The routes themselves instead of ``include_router``: FastAPI looks through an included router twice a request,
+        # which cost 40 % of a small answer (/health: 449 us of CPU, 266 us so).
+        api.router.routes += router.routes
     describe(api)
     # Exception too: Starlette would answer what nobody expected in plain text, before the edge hears of it.
     for kind in (TtsError, RequestValidationError, HTTPException, Exception):
