@@ -3,8 +3,6 @@
 import asyncio
 import contextlib
 import os
-import secrets
-import shutil
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +13,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from tts_actors import metrics
+from tts_actors.stores.durable_files import DurableFiles
 from tts_actors.stores.troubles import clip_trouble
 
 if TYPE_CHECKING:
@@ -52,15 +51,15 @@ class ObjectClipStore:
 
     def __init__(self, clip_url: str) -> None:
         self._store = _open(clip_url)
+        directory = clip_directory(clip_url)
+        self._files = DurableFiles(directory) if directory else None
 
     async def prepare(self, prefix: str) -> None:
-        if not isinstance(self._store, LocalStore):
-            return
-        root = Path(str(self._store.prefix))
-        try:
-            await asyncio.to_thread(_make_folder, root, root / prefix)
-        except OSError as error:
-            raise clip_trouble(error) from error
+        if self._files is not None:
+            try:
+                await self._files.prepare(prefix)
+            except OSError as error:
+                raise clip_trouble(error) from error
 
     async def put(self, key: str, body: bytes) -> bool:
         with metrics.timed(metrics.STORE, "clip_write"):
@@ -71,8 +70,8 @@ class ObjectClipStore:
 
     async def _put(self, key: str, body: bytes | Path) -> bool:
         try:
-            if isinstance(self._store, LocalStore):
-                await asyncio.to_thread(_write_once, Path(str(self._store.prefix)), key, body)
+            if self._files is not None:
+                await (self._files.put_file(key, body) if isinstance(body, Path) else self._files.put(key, body))
             else:
                 await obstore.put_async(self._store, key, body, mode="create")
         except (AlreadyExistsError, FileExistsError):
@@ -119,64 +118,11 @@ class ObjectClipStore:
                 await obstore.delete_async(self._store, [item["path"] for item in batch])
         except (BaseError, OSError) as error:
             raise clip_trouble(error) from error
-        if isinstance(self._store, LocalStore) and self._store.prefix is not None:
-            await asyncio.to_thread(_remove_empty, Path(self._store.prefix) / prefix)
+        if self._files is not None:
+            await asyncio.to_thread(_remove_empty, self._files.root / prefix)
 
     async def ping(self) -> None:
         await self.size("ping")
-
-
-def _write_once(root: Path, key: str, body: bytes | Path) -> None:
-    """Write a file under a name that is not there yet; on the disk, name included, when this returns.
-
-    obstore's local store does the same without forcing anything to the disk: after a power cut it can have a name with
-    no content. Raises :class:`FileExistsError` if the name is taken.
-    """
-    target = root / key
-    if target.exists():
-        raise FileExistsError(key)
-    made = _make_directories(root, target.parent)
-    staging = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
-    try:
-        with open(staging, "xb") as file:
-            if isinstance(body, Path):
-                with open(body, "rb") as source:
-                    shutil.copyfileobj(source, file, 1024 * 1024)
-            else:
-                file.write(body)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(staging, target)
-    finally:
-        with contextlib.suppress(OSError):
-            staging.unlink(missing_ok=True)
-    for directory in (target.parent, *made):
-        _sync_directory(directory)
-
-
-def _make_folder(root: Path, directory: Path) -> None:
-    """Make ``directory``; its name, and those above it, are on the disk when this returns."""
-    for changed in _make_directories(root, directory):
-        _sync_directory(changed)
-
-
-def _make_directories(root: Path, directory: Path) -> list[Path]:
-    """Make what is missing down to ``directory``; returns the directories that got a new entry by that."""
-    changed: list[Path] = []
-    missing = directory
-    while missing != root and not missing.is_dir():
-        missing = missing.parent
-        changed.append(missing)
-    directory.mkdir(parents=True, exist_ok=True)
-    return changed
-
-
-def _sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _remove_empty(directory: Path) -> None:

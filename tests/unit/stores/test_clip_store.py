@@ -104,6 +104,40 @@ async def test_a_prepared_folder_is_on_the_disk_and_the_first_clip_only_adds_its
     assert synced[1] == "clips"
 
 
+async def test_clips_that_come_together_are_forced_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def noting(handle: int) -> None:
+        synced.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+        fsync(handle)
+
+    store = ObjectClipStore(f"file://{tmp_path}/store")
+    await store.prepare("job-1/clips")
+    await store.put("job-1/clips/0.wav", b"first")
+    monkeypatch.setattr(os, "fsync", noting)
+    stored = await asyncio.gather(*(store.put(f"job-1/clips/{n}.wav", b"%d" % n) for n in range(20)))
+    assert stored == [False] + [True] * 19
+    assert len(set(synced)) == 20
+    assert synced[-1] == "clips"
+    assert synced.count("clips") == 1
+    assert await store.get("job-1/clips/0.wav") == b"first"
+    assert await store.get("job-1/clips/19.wav") == b"19"
+    assert len(os.listdir(tmp_path / "store" / "job-1" / "clips")) == 20
+
+
+async def test_a_clip_that_cannot_be_written_fails_alone(tmp_path: Path) -> None:
+    store = ObjectClipStore(f"file://{tmp_path}/store")
+    await store.put("job-1/clips", b"a file where a folder should be")
+    outcomes = await asyncio.gather(
+        *(store.put(key, b"a") for key in ("job-0/clips/0.wav", "job-1/clips/0.wav", "job-2/clips/0.wav")),
+        return_exceptions=True,
+    )
+    assert outcomes[0] is True
+    assert isinstance(outcomes[1], StoreUnavailable)
+    assert outcomes[2] is True
+
+
 async def test_preparing_harms_nothing_that_is_there(clips: ObjectClipStore) -> None:
     await clips.put(KEY, b"first")
     await clips.prepare("job-1/clips")
