@@ -30,6 +30,7 @@ from tts_actors.job_service import JobService
 from tts_actors.logs import configure_logs
 from tts_actors.single_call import SingleCall
 from tts_actors.stores import ObjectClipStore, SqlJobStore, check_stores, check_writable, migrate
+from tts_actors.trace_export import check_tracing, export_traces
 
 
 @serve.deployment(name="ingress")
@@ -40,6 +41,7 @@ class Ingress:
     def __init__(self, args: AppArgs) -> None:
         configure_logs()
         record_with_ray()
+        export_traces(args.tracing)
         check_exposure(args.auth, _http_host(), os.environ)
         self._args = args
         self._gateway = Gateway(args)
@@ -136,6 +138,7 @@ def build_app(args: AppArgs) -> Application:
     nodes = sum(bool(node["Alive"]) for node in cast("Any", ray).nodes()) if ray.is_initialized() else 1
     check_stores(args.store_url, args.clip_url, nodes)
     check_writable(args.store_url, args.clip_url)
+    check_tracing(args.tracing)
     return cast("Any", Ingress).bind(args)  # type: ignore[no-any-return]
 
 

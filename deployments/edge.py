@@ -6,6 +6,7 @@ Plain ASGI, so that nothing is buffered and every answer, errors included, gets 
 import re
 import secrets
 import time
+from contextlib import AbstractContextManager
 from typing import Any
 
 import structlog
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.envelopes import error_response
 from deployments.keys import Keys, RequestRate, bearer_is
+from tts_actors import tracing
 from tts_actors.errors import RequestTooLarge, Unauthorized
 
 OPEN_PATHS = frozenset({"/", "/health", "/readyz", "/docs", "/openapi.json"})
@@ -77,7 +79,7 @@ class Edge:
                 _make_safe(headers, scope["path"])
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        with _traced(scope, request_id) as span, structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._admit(scope)
                 await self._app(scope, _bounded(receive, self._max_body_bytes), send_marked)
@@ -93,6 +95,7 @@ class Edge:
                     log.exception("request_failed", path=_route(scope))
                 await response(scope, receive, send_marked)
             finally:
+                _tell(span, scope, status)
                 elapsed_ms = round((time.monotonic() - started) * 1_000, 1)
                 note = log.debug if scope["method"] in ("GET", "HEAD") and status < 400 else log.info
                 note("request", method=scope["method"], path=_route(scope), status=status, ms=elapsed_ms)
@@ -123,6 +126,25 @@ class OneKey:
             await refusal(scope, receive, send)
             return
         await self._app(scope, receive, send)
+
+
+def _traced(scope: Scope, request_id: str) -> AbstractContextManager[tracing.Span]:
+    """The request's span, under the caller's own if it sent one. What needs no key is not worth a trace."""
+    if scope["path"] in OPEN_PATHS or scope["path"].startswith("/ui/"):
+        return tracing.NO_SPAN
+    attributes = {"http.request.method": scope["method"], "tts.request.id": request_id}
+    parent = Headers(scope=scope).get("traceparent")
+    return tracing.span(scope["method"], attributes, parent=parent, kind=tracing.SpanKind.SERVER)
+
+
+def _tell(span: tracing.Span, scope: Scope, status: int) -> None:
+    """How the request ended, and its route: known only when one has been found."""
+    route = _route(scope)
+    span.rename(f"{scope['method']} {route}")
+    span.set("http.route", route)
+    span.set("http.response.status_code", status)
+    if status >= 500 or not status:
+        span.fail(str(status))
 
 
 def _route(scope: Scope) -> str:

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import structlog
 
-from tts_actors import metrics
+from tts_actors import metrics, tracing
 from tts_actors.audio import pcm_of_wav, prepare_clip, wav_bytes
 from tts_actors.audio.loudness import even_loudness
 from tts_actors.backends.catalog import Catalog, Route
@@ -34,6 +34,7 @@ from tts_actors.models import (
 from tts_actors.protocols import Backend, ClipStore, LeaseSource, Utterance
 from tts_actors.retry import Course, NextAttempt, RetryPolicy
 from tts_actors.timeouts import TimeoutPolicy
+from tts_actors.tracing import SpanKind
 
 T = TypeVar("T")
 
@@ -99,6 +100,7 @@ class CallContext:
     deadline_at_ms: int
     tools: WorkerTools
     slots: asyncio.Semaphore
+    traceparent: str | None = None
     calls: int = 0
     stopping: bool = False
 
@@ -117,7 +119,9 @@ async def synthesize_chunks(order: SliceOrder, tools: WorkerTools) -> AsyncGener
         return
     route = tools.catalog.route(order.request.model, order.request.voice)
     slots = asyncio.Semaphore(order.max_in_flight)
-    context = CallContext(order.job_id, order.request, route, order.timeouts, order.deadline_at_ms, tools, slots)
+    context = CallContext(
+        order.job_id, order.request, route, order.timeouts, order.deadline_at_ms, tools, slots, order.traceparent
+    )
     pieces = iter([Piece(*piece) for piece in order.pieces])
     ready: list[ChunkResult] = []
     news = asyncio.Event()
@@ -204,6 +208,16 @@ async def call_backend_tts(piece: Piece, context: CallContext, keep: Callable[[b
     the last byte, and is returned with the result, also of a chunk that failed. ``keep`` takes the accepted take (a WAV
     file) before the result is made. Never raises for a backend's fault.
     """
+    attributes = {"tts.chunk.index": piece.index, "tts.chunk.characters": piece.characters}
+    with tracing.span("tts.chunk", attributes, parent=context.traceparent) as span:
+        result = await _spoken(piece, context, keep)
+        span.set("tts.chunk.attempts", len(result.attempts))
+        if result.error is not None:
+            span.fail(result.attempts[-1].outcome if result.attempts else "deadline")
+        return result
+
+
+async def _spoken(piece: Piece, context: CallContext, keep: Callable[[bytes], Awaitable[Clip]]) -> ChunkResult:
     timeout_ms = context.timeouts.timeout_ms(piece.characters)
     attempts: list[Attempt] = []
     course = _course(context, timeout_ms)
@@ -212,7 +226,9 @@ async def call_backend_tts(piece: Piece, context: CallContext, keep: Callable[[b
         wav, attempt, error = await _attempt(piece, context, timeout_ms, following)
         attempts.append(attempt)
         if error is None:
-            return ChunkResult(piece.index, timeout_ms, await keep(wav), None, tuple(attempts))
+            with tracing.span("tts.clip.keep"):
+                clip = await keep(wav)
+            return ChunkResult(piece.index, timeout_ms, clip, None, tuple(attempts))
         decision = course.failed(
             attempt.backend,
             error,
@@ -241,7 +257,7 @@ async def _attempt(
 ) -> tuple[bytes, Attempt, BackendError | None]:
     """One leased call: the WAV of a good take, or the error."""
     leases = context.tools.leases
-    with metrics.timed(metrics.LEASE_WAIT):
+    with metrics.timed(metrics.LEASE_WAIT), tracing.span("tts.lease.wait"):
         lease = await leases.acquire(
             context.job_id, usable=where.usable, avoid=where.avoid, priority=context.request.priority
         )
@@ -252,8 +268,9 @@ async def _attempt(
         try:
             async with context.slots:
                 started = time.monotonic()
-                async with asyncio.timeout(timeout_ms / 1_000):
-                    wav = await _take(piece, context, lease.backend)
+                with tracing.span("tts.backend.call", {"tts.backend": lease.backend}, kind=SpanKind.CLIENT):
+                    async with asyncio.timeout(timeout_ms / 1_000):
+                        wav = await _take(piece, context, lease.backend)
             error = None
         except TimeoutError:
             wav, error = b"", BackendError(f"no complete reply within {timeout_ms} ms", "timeout")

@@ -155,6 +155,24 @@ class AliasArgs(_Section):
     voices: dict[str, str] = Field(default_factory=dict, description="Callers' voice name -> the real one")
 
 
+class TracingArgs(_Section):
+    """OpenTelemetry traces, from request to backend call. Keys of a collector: ``OTEL_EXPORTER_OTLP_HEADERS``."""
+
+    exporter: Literal["otlp", "file"] | None = Field(None, description="Where traces go; null: nothing is traced")
+    endpoint: str | None = Field(
+        None, pattern=r"^https?://", description="otlp: the collector's URL; null: OTEL_EXPORTER_OTLP_ENDPOINT decides"
+    )
+    path: str | None = Field(None, description="file: where to write, one span a line")
+    sample_ratio: float = Field(1.0, ge=0, le=1, description="Share of the traces that begin here and are kept")
+    service_name: str = Field("tts-actors", min_length=1, max_length=64, description="Name of the service in traces")
+
+    @model_validator(mode="after")
+    def _file_has_a_path(self) -> Self:
+        if self.exporter == "file" and not self.path:
+            raise ValueError("exporter file needs a path")
+        return self
+
+
 class AppArgs(_Section):
     """The whole configuration of the service."""
 
@@ -173,6 +191,7 @@ class AppArgs(_Section):
     auth: AuthArgs = AuthArgs()
     streams: StreamArgs = StreamArgs()
     aliases: AliasArgs = AliasArgs()
+    tracing: TracingArgs = TracingArgs()
     cors_origins: tuple[str, ...] = Field((), description="Origins that browsers may call from")
 
     @model_validator(mode="before")

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import structlog
 
-from tts_actors import metrics
+from tts_actors import metrics, tracing
 from tts_actors.config import AppArgs
 from tts_actors.errors import DirectoryUnavailable, JobExpired, NotFound, NotReady, RetryLater
 from tts_actors.job_actor import LEASE_MS
@@ -124,14 +124,21 @@ class JobDirectory:
         self._refill.set()
         return Reservation(job_id, self._owner)
 
-    async def start(self, job_id: str, activation: Activation | None = None) -> None:
+    async def start(self, job_id: str, activation: Activation | None = None, traceparent: str | None = None) -> None:
         """A committed job may run: at once if its place is held, or if there is room and nobody waits; else in turn."""
         held = activation is not None or job_id in self._reserved
-        if held or (self._has_room() and not self._queue_waits):
-            self._activate(job_id, activation)
-        else:
-            self._queue_waits = True
-            await self._fill()
+        at_once = held or (self._has_room() and not self._queue_waits)
+        attributes: dict[str, tracing.Attribute] = {
+            "tts.job.id": job_id,
+            "tts.job.at_once": at_once,
+            "tts.job.warm": job_id in self._reserved,
+        }
+        with tracing.span("tts.directory.start", attributes, parent=traceparent):
+            if at_once:
+                self._activate(job_id, activation)
+            else:
+                self._queue_waits = True
+                await self._fill()
 
     async def cancel(self, job_id: str) -> None:
         """End the job as cancelled, wherever it is; returns once that is in the store. Idempotent."""

@@ -139,6 +139,12 @@ class StoreUnavailable(RetryLater):
     code = "store_unavailable"
 
 
+class NewerJob(RetryLater):
+    """A newer version of the service has accepted the job; this one cannot tell what it means."""
+
+    code = "newer_version"
+
+
 class DirectoryUnavailable(RetryLater):
     """The job directory is being restarted; nothing is lost meanwhile."""
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from tts_actors import metrics
+from tts_actors import metrics, tracing
 from tts_actors.errors import Conflict, RetryLater, StaleEpoch, TtsError
 from tts_actors.job_object import ActorTools, JobObject
 from tts_actors.ledger import Ledger
@@ -116,13 +116,23 @@ class JobActor(JobObject):
         self._ledger = Ledger(activation.input.plan, job.request.on_chunk_failure)
         self._ledger.record(activation.results)
         logger = log.bind(job_id=job.id, epoch=job.epoch)
-        logger.info("job_claimed", activation=job.activations, chunks=job.chunk_total)
-        try:
-            state = await self._drive(job, self._ledger)
-        except StaleEpoch:
-            logger.warning("job_fenced")
-            state = await self._stored_state()
-        logger.info("job_ended", state=state.value)
+        attributes = {
+            "tts.job.id": job.id,
+            "tts.job.epoch": job.epoch,
+            "tts.job.activation": job.activations,
+            "tts.job.chunks": job.chunk_total,
+        }
+        with tracing.span("tts.job.run", attributes, parent=job.traceparent) as span:
+            logger.info("job_claimed", activation=job.activations, chunks=job.chunk_total)
+            try:
+                state = await self._drive(job, self._ledger)
+            except StaleEpoch:
+                logger.warning("job_fenced")
+                state = await self._stored_state()
+            logger.info("job_ended", state=state.value)
+            span.set("tts.job.state", state.value)
+            if state is JobState.FAILED:
+                span.fail("failed")
         metrics.record(metrics.JOBS_ENDED, 1, state.value)
         return state
 
@@ -225,6 +235,7 @@ class JobActor(JobObject):
             timeouts=plan.timeouts,
             max_in_flight=self._warm().args.limits.max_calls_per_job,
             adopt=adopt,
+            traceparent=tracing.traceparent(),
         )
 
     def _take(self, ledger: Ledger, batch: list[SliceProgress]) -> None:

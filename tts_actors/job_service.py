@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from tts_actors import metrics
+from tts_actors import metrics, tracing
 from tts_actors.admission import Admission
 from tts_actors.backends import Catalog, Route
 from tts_actors.config import AppArgs
@@ -160,6 +160,7 @@ class JobService:
             request_hash=request_hash,
             claim=claim,
             quota=self._quota,
+            traceparent=tracing.traceparent(),
         )
         try:
             record, made = await self._store.create_job(job, self._admission.wait_ms)
@@ -175,7 +176,7 @@ class JobService:
         activation = None
         if claim is not None and record.epoch:
             activation = Activation(record, given, (), claim.lease_until_ms)
-        task = asyncio.create_task(self._start(record.id, activation))
+        task = asyncio.create_task(self._start(record, activation))
         self._starting.add(task)
         task.add_done_callback(self._starting.discard)
         return Accepted(record, plan, made=True)
@@ -192,12 +193,12 @@ class JobService:
         except DirectoryUnavailable:
             return Reservation(new_job_id())
 
-    async def _start(self, job_id: str, activation: Activation | None = None) -> None:
+    async def _start(self, job: JobRecord, activation: Activation | None = None) -> None:
         """The fast path; when it fails the sweep starts the job, within seconds."""
         try:
-            await self._directory.start(job_id, activation)
+            await self._directory.start(job.id, activation, job.traceparent)
         except DirectoryUnavailable as error:
-            log.warning("job_left_to_sweep", job_id=job_id, reason=error.message)
+            log.warning("job_left_to_sweep", job_id=job.id, reason=error.message)
 
     async def charge(self, tenant: str, characters: int) -> None:
         """Count characters spoken without a job. Raises :class:`LimitExceeded` beyond the key's day."""
@@ -333,7 +334,7 @@ class JobService:
         job = await self._store.requeue(
             job_id, now_ms=now_ms, deadline_at_ms=now_ms + job.job_timeout_ms, quota=self._quota
         )
-        await self._start(job_id)
+        await self._start(job)
         return job
 
     async def delete(self, tenant: str, job_id: str) -> None:

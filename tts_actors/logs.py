@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line on standard error, with job and request ids.
+"""Structured logs: one JSON object a line on standard error, with job, request and trace ids.
 
 Never with text, audio or keys.
 """
@@ -9,6 +9,9 @@ import traceback
 from pathlib import Path
 
 import structlog
+from structlog.typing import EventDict
+
+from tts_actors import tracing
 
 PLACES = 4
 """Frames of a traceback that :func:`place_of` tells: the fault's own and who called it."""
@@ -19,6 +22,7 @@ def configure_logs(level: int = logging.INFO) -> None:
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            _add_trace,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
@@ -34,3 +38,11 @@ def place_of(error: BaseException) -> str:
     """Where an unforeseen error was raised, innermost frame last. Its message may hold a caller's text: not told."""
     frames = traceback.extract_tb(error.__traceback__)[-PLACES:]
     return " > ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames)
+
+
+def _add_trace(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Which trace the line belongs to, while something is traced."""
+    found = tracing.trace_id()
+    if found is not None:
+        event["trace_id"] = found
+    return event

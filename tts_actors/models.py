@@ -194,6 +194,11 @@ class ChunkResult:
         return self.attempts[-1].backend if self.attempts else None
 
 
+JOB_FORMAT = 1
+"""Version of what a stored job means. Raise it when older code could not carry out a job as it was accepted: then it
+leaves such jobs alone (``stores/operations.py``) instead of doing something else."""
+
+
 @dataclass(frozen=True, slots=True)
 class JobPlan:
     """What is known of a job before the first backend call; stored with it and never recomputed.
@@ -274,6 +279,7 @@ class NewJob:
     request_hash: str = ""
     claim: Claim | None = None
     quota: Quota = NO_QUOTA
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +312,8 @@ class JobRecord:
     error_code: str | None
     error_message: str | None
     request_hash: str
+    traceparent: str | None = None
+    """The span that accepted the job, as W3C writes it: every activation continues its trace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,6 +380,7 @@ class SliceOrder:
     timeouts: TimeoutPolicy
     max_in_flight: int
     adopt: bool
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -235,8 +235,10 @@ class Directory(Protocol):
     async def reserve(self) -> Reservation:
         """A fresh job id, with a warm actor waiting under that name and a place to run if there is one."""
 
-    async def start(self, job_id: str, activation: Activation | None = None) -> None:
-        """A committed job may run: at once if it was committed as claimed, otherwise now or when capacity frees."""
+    async def start(self, job_id: str, activation: Activation | None = None, traceparent: str | None = None) -> None:
+        """A committed job may run: at once if it was committed as claimed, otherwise now or when capacity frees.
+
+        ``traceparent`` is the trace that it belongs to, if any."""
 
     async def cancel(self, job_id: str) -> None: ...
 

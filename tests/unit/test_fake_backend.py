@@ -362,6 +362,7 @@ async def test_a_call_is_recorded_in_full(backend: FakeBackend, http: aiohttp.Cl
         "completed": True,
         "client_gone": False,
         "in_flight_at_start": 1,
+        "traceparent": None,
     }
 
 

@@ -12,6 +12,7 @@ from tts_actors.config import BackendArgs
 from tts_actors.errors import BackendError, BadTake
 from tts_actors.protocols import Reply
 from tts_actors.retry import RETRYABLE_STATUSES
+from tts_actors.tracing import trace_headers
 
 REASON_CHARACTERS = 200
 """How much of a server's own explanation is kept."""
@@ -36,7 +37,7 @@ class HttpEndpoint:
         url = self.args.url.rstrip("/") + path
         try:
             async with self._session.request(
-                method, url, json=body, headers=self._headers, allow_redirects=False
+                method, url, json=body, headers=self._headers | trace_headers(), allow_redirects=False
             ) as response:
                 payload = await self._read(response)
                 if response.status not in good:

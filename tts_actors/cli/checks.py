@@ -113,6 +113,9 @@ async def job_store(args: AppArgs, now_ms: int) -> AsyncIterator[Finding]:
     finally:
         await care.close()
     yield _schema(facts)
+    if facts.newer_jobs:
+        message = f"{facts.newer_jobs} unfinished jobs were accepted by a newer version: this one leaves them alone"
+        yield Finding("store", "wrong", message, "start the newer version of tts-actors: it carries them out")
     yield _clock(facts, now_ms)
     if facts.max_connections is not None:
         yield _connections(args, facts.max_connections)

@@ -20,6 +20,7 @@ from tts_actors.errors import DirectoryUnavailable
 from tts_actors.logs import configure_logs
 from tts_actors.models import Activation, Reservation
 from tts_actors.stores import ObjectClipStore, SqlJobStore, migrate
+from tts_actors.trace_export import export_traces
 
 LEASE_MARGIN_SECONDS = 15.0
 """Added to the longest timeout for the life of a lease: decoding and storing a take happen under it too."""
@@ -40,6 +41,7 @@ class DirectoryActor:
     def __init__(self, args: AppArgs, version: str) -> None:
         configure_logs()
         record_with_ray()
+        export_traces(args.tracing)
         self._args = args
         self._version = version
         self._directory: JobDirectory | None = None
@@ -97,8 +99,8 @@ class DirectoryActor:
     async def reserve(self) -> Reservation:
         return await (await self._ready()).reserve()
 
-    async def start(self, job_id: str, activation: Activation | None = None) -> None:
-        await (await self._ready()).start(job_id, activation)
+    async def start(self, job_id: str, activation: Activation | None = None, traceparent: str | None = None) -> None:
+        await (await self._ready()).start(job_id, activation, traceparent)
 
     async def cancel(self, job_id: str) -> None:
         await (await self._ready()).cancel(job_id)

@@ -17,6 +17,7 @@ from tts_actors.errors import TtsError
 from tts_actors.job_actor import WorkerLost
 from tts_actors.logs import configure_logs
 from tts_actors.models import SliceOrder, SliceProgress
+from tts_actors.trace_export import export_traces
 
 
 class _Process:
@@ -28,6 +29,7 @@ class _Process:
     def __init__(self, args: AppArgs, pool: Any) -> None:
         configure_logs()
         record_with_ray()
+        export_traces(args.tracing)
         self.args, self.pool = args, pool
         self.loop = uvloop.new_event_loop()
         self._open = contextlib.AsyncExitStack()

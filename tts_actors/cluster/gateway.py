@@ -76,8 +76,8 @@ class Gateway:
         reservation: Reservation = await self._ask("reserve")
         return reservation
 
-    async def start(self, job_id: str, activation: Activation | None = None) -> None:
-        await self._ask("start", job_id, activation)
+    async def start(self, job_id: str, activation: Activation | None = None, traceparent: str | None = None) -> None:
+        await self._ask("start", job_id, activation, traceparent)
 
     async def cancel(self, job_id: str) -> None:
         await self._ask("cancel", job_id)

@@ -18,6 +18,7 @@ from tts_actors.job_object import ActorTools
 from tts_actors.logs import configure_logs
 from tts_actors.models import Activation, JobState
 from tts_actors.stores import ObjectClipStore, SqlJobStore
+from tts_actors.trace_export import export_traces
 
 START_SECONDS = 60.0
 """An actor that does not answer within this time after its start has failed to start."""
@@ -27,6 +28,7 @@ def open_actor_tools(args: AppArgs, owner: str, pool: Any) -> ActorTools:
     """A job actor's tools, made in its own process."""
     configure_logs()
     record_with_ray()
+    export_traces(args.tracing)
     return ActorTools(
         store=SqlJobStore(args.store_url),
         dispatch=RayDispatch(args, pool),

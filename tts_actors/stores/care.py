@@ -21,6 +21,7 @@ from tts_actors.states import ACTIVE, TERMINAL
 from tts_actors.stores import operations
 from tts_actors.stores.engines import open_database
 from tts_actors.stores.migrate import MIGRATIONS
+from tts_actors.stores.operations import UNDERSTOOD
 from tts_actors.stores.rows import job_of
 from tts_actors.stores.tables import jobs
 from tts_actors.stores.troubles import translated
@@ -33,6 +34,7 @@ PAGE = 500
 READS = 8
 """Clips read at once by :func:`damaged_clips`."""
 
+_UNFINISHED = jobs.c.state.in_([state.value for state in sorted(ACTIVE)])
 _KEPT = [state.value for state in sorted(TERMINAL - {JobState.EXPIRED})]
 
 
@@ -40,14 +42,16 @@ _KEPT = [state.value for state in sorted(TERMINAL - {JobState.EXPIRED})]
 class StoreFacts:
     """What a job store tells of itself. ``revision`` is None if there is no schema yet; ``needed`` is this code's.
 
-    ``newest_at_ms`` is when the newest job was made, ``clock_ms`` the database server's own clock and
-    ``max_connections`` its bound; the last two are None for a file.
+    ``newest_at_ms`` is when the newest job was made, ``newer_jobs`` how many unfinished ones only a newer version can
+    carry out, ``clock_ms`` the database server's own clock and ``max_connections`` its bound; the last two are None for
+    a file.
     """
 
     revision: str | None
     needed: str | None
     newer: bool
     newest_at_ms: int | None
+    newer_jobs: int
     clock_ms: int | None
     max_connections: int | None
 
@@ -77,17 +81,20 @@ class JobStoreCare:
             )
             bound = int(connection.execute(sa.text("SHOW max_connections")).scalar_one())
         newer = revision is not None and revision not in known
-        return StoreFacts(revision, scripts.get_current_head(), newer, newest, clock_ms, bound)
+        foreign = 0
+        if revision == scripts.get_current_head() or newer:
+            foreign = int(connection.execute(sa.select(sa.func.count()).where(_UNFINISHED, ~UNDERSTOOD)).scalar_one())
+        return StoreFacts(revision, scripts.get_current_head(), newer, newest, foreign, clock_ms, bound)
 
     async def unfinished(self) -> AsyncIterator[tuple[JobRecord, str | None]]:
-        """Every job that waits or runs, oldest first, with the service that has claimed it."""
-        query = sa.select(jobs).where(jobs.c.state.in_([state.value for state in sorted(ACTIVE)]))
+        """Every job that waits or runs, oldest first, with the service that has claimed it; none of newer versions."""
+        query = sa.select(jobs).where(_UNFINISHED, UNDERSTOOD)
         async for row in self._pages(query):
             yield job_of(row), row["owner"]
 
     async def kept(self) -> AsyncIterator[JobRecord]:
         """Every job that may have clips, oldest first."""
-        async for row in self._pages(sa.select(jobs).where(jobs.c.state != JobState.EXPIRED.value)):
+        async for row in self._pages(sa.select(jobs).where(jobs.c.state != JobState.EXPIRED.value, UNDERSTOOD)):
             yield job_of(row)
 
     async def get_job(self, job_id: str) -> JobRecord | None:

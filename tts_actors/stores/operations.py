@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from tts_actors.errors import Conflict, NotFound, StaleEpoch
 from tts_actors.models import (
+    JOB_FORMAT,
     Activation,
     Attempt,
     Backlog,
@@ -38,6 +39,8 @@ NO_JOB = "-"
 """An id that no job can have (ids are at least three characters)."""
 
 _ACTIVE = [state.value for state in sorted(ACTIVE)]
+UNDERSTOOD = jobs.c.format <= JOB_FORMAT
+"""What a newer version has accepted is for that one to carry out."""
 _GET_JOB = sa.select(jobs).where(jobs.c.id == sa.bindparam("job_id"))
 _GET_CHUNK = (
     sa.select(jobs, *(column.label(f"chunk_{column.name}") for column in chunks.c))
@@ -179,7 +182,7 @@ def claim(job_id: str, owner: str, now_ms: int, lease_ms: int) -> Callable[[sa.C
     free = sa.or_(jobs.c.owner.is_(None), jobs.c.owner == owner, jobs.c.next_alarm_at_ms <= now_ms)
     statement = (
         jobs.update()
-        .where(jobs.c.id == job_id, jobs.c.state.in_(_ACTIVE), free)
+        .where(jobs.c.id == job_id, jobs.c.state.in_(_ACTIVE), free, UNDERSTOOD)
         .values(
             owner=owner,
             epoch=jobs.c.epoch + 1,
@@ -319,7 +322,7 @@ def delete_job(job_id: str, epoch: int | None) -> Callable[[sa.Connection], bool
 def queued_jobs(limit: int) -> Callable[[sa.Connection], list[str]]:
     query = (
         sa.select(jobs.c.id)
-        .where(jobs.c.state == JobState.QUEUED.value)
+        .where(jobs.c.state == JobState.QUEUED.value, UNDERSTOOD)
         .order_by(jobs.c.priority, jobs.c.created_at_ms)
         .limit(limit)
     )
@@ -327,16 +330,18 @@ def queued_jobs(limit: int) -> Callable[[sa.Connection], list[str]]:
 
 
 def jobs_of(owner: str, lease_before_ms: int | None) -> Callable[[sa.Connection], list[str]]:
-    query = sa.select(jobs.c.id).where(jobs.c.state == JobState.IN_PROGRESS.value, jobs.c.owner == owner)
+    running = jobs.c.state == JobState.IN_PROGRESS.value
+    query = sa.select(jobs.c.id).where(running, jobs.c.owner == owner, UNDERSTOOD)
     if lease_before_ms is not None:
         query = query.where(jobs.c.next_alarm_at_ms <= lease_before_ms)
     return lambda connection: list(connection.execute(query).scalars())
 
 
 def due_jobs(now_ms: int, limit: int) -> Callable[[sa.Connection], list[tuple[str, JobState]]]:
+    ours = sa.or_(UNDERSTOOD, jobs.c.state.in_([state.value for state in TERMINAL]))
     query = (
         sa.select(jobs.c.id, jobs.c.state)
-        .where(jobs.c.next_alarm_at_ms <= now_ms, jobs.c.state != JobState.EXPIRED.value)
+        .where(jobs.c.next_alarm_at_ms <= now_ms, jobs.c.state != JobState.EXPIRED.value, ours)
         .order_by(jobs.c.next_alarm_at_ms)
         .limit(limit)
     )

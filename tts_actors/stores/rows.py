@@ -5,7 +5,22 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from tts_actors.models import Attempt, ChunkResult, Claim, Clip, JobRecord, JobState, NewJob, Priority, SpeechRequest
+from tts_actors.errors import NewerJob
+from tts_actors.models import (
+    JOB_FORMAT,
+    Attempt,
+    ChunkResult,
+    Claim,
+    Clip,
+    JobRecord,
+    JobState,
+    NewJob,
+    Priority,
+    SpeechRequest,
+)
+
+NEWER_SECONDS = 5.0
+"""When to ask again about a newer version's job: in a rolling update the next answer may come from that one."""
 
 PRIORITIES = {Priority.INTERACTIVE: 0, Priority.BATCH: 1}
 """Sort key of the queue: lower goes first."""
@@ -50,6 +65,8 @@ def job_row(job: NewJob, wait_ms: int, grace_ms: int) -> dict[str, Any]:
         "deadline_at_ms": job.created_at_ms + job_timeout_ms,
         "error_code": None,
         "error_message": None,
+        "traceparent": job.traceparent,
+        "format": JOB_FORMAT,
     }
 
 
@@ -66,7 +83,9 @@ def claimed_row(row: dict[str, Any], claim: Claim, now_ms: int) -> dict[str, Any
 
 
 def job_of(row: Mapping[Any, Any]) -> JobRecord:
-    """A row of ``jobs`` as a record."""
+    """A row of ``jobs`` as a record. Raises :class:`NewerJob` for one that this code may not understand."""
+    if row["format"] > JOB_FORMAT:
+        raise NewerJob("the job was accepted by a newer version of this service: ask that one", NEWER_SECONDS)
     plain = {name: row[name] for name in _PLAIN_COLUMNS}
     return JobRecord(state=JobState(row["state"]), request=SpeechRequest.from_json(row["request"]), **plain)
 

@@ -84,6 +84,8 @@ jobs = Table(
     Column("deadline_at_ms", BigInteger, nullable=False),
     Column("error_code", String(64)),
     Column("error_message", AnyString),
+    Column("traceparent", String(64)),
+    Column("format", Integer, nullable=False, server_default="1"),
     UniqueConstraint("tenant", "idempotency_key", name="uq_jobs_idempotency_key"),
     Index("ix_jobs_alarm", "next_alarm_at_ms"),
     Index("ix_jobs_queue", "state", "priority", "created_at_ms"),

@@ -14,7 +14,8 @@ class CallRecord(TypedDict):
     """One speech call, as ``GET /_control/calls`` shows it. Times are milliseconds since the server started.
 
     ``text`` is None without ``log_text``. ``status`` is None while nothing was answered. ``completed``: every byte
-    of the intended answer was handed to the socket. ``client_gone``: the client closed before that.
+    of the intended answer was handed to the socket. ``client_gone``: the client closed before that. ``traceparent``:
+    that header.
     """
 
     seq: int
@@ -29,6 +30,7 @@ class CallRecord(TypedDict):
     completed: bool
     client_gone: bool
     in_flight_at_start: int
+    traceparent: str | None
 
 
 class CallLog:
@@ -44,7 +46,9 @@ class CallLog:
         self._attempts: Counter[str] = Counter()
         self._started = time.monotonic()
 
-    def start(self, protocol: str, text: str, *, log_text: bool) -> tuple[CallRecord, int, int]:
+    def start(
+        self, protocol: str, text: str, *, log_text: bool, traceparent: str | None = None
+    ) -> tuple[CallRecord, int, int]:
         """Open a record; also the call's number and the text's attempt number since the last :meth:`recount`."""
         self._seq += 1
         self._call += 1
@@ -65,6 +69,7 @@ class CallLog:
             completed=False,
             client_gone=False,
             in_flight_at_start=self.in_flight,
+            traceparent=traceparent,
         )
         self.records.append(record)
         return record, self._call, self._attempts[key]

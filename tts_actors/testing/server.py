@@ -96,7 +96,9 @@ class FakeBackend:
     async def _speak(self, request: web.Request, protocol: str) -> web.StreamResponse:
         asked = _read_ask(protocol, await request.read())
         text = asked.text if isinstance(asked, Ask) else ""
-        record, call, attempt = self.log.start(protocol, text, log_text=self.faults.log_text)
+        record, call, attempt = self.log.start(
+            protocol, text, log_text=self.faults.log_text, traceparent=request.headers.get("traceparent")
+        )
         try:
             if isinstance(asked, Answer):
                 return await self._send(request, asked, record)

@@ -9,10 +9,13 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import create_engine
 
-from tts_actors.errors import ConfigError
-from tts_actors.models import Boundary, ChunkingMode, JobState, Loudness, OnChunkFailure
+from tests.unit.jobs import NOW_MS, new_job
+from tts_actors.errors import ConfigError, NewerJob
+from tts_actors.models import JOB_FORMAT, Boundary, ChunkingMode, JobState, Loudness, OnChunkFailure
 from tts_actors.stores import SqlJobStore, migrate
+from tts_actors.stores.care import JobStoreCare
 from tts_actors.stores.migrate import MIGRATIONS
+from tts_actors.stores.tables import jobs
 from tts_actors.timeouts import TimeoutPolicy
 
 # What the first version wrote, to the byte.
@@ -73,14 +76,19 @@ def _write_as_the_first_version(path: Path) -> None:
         command.upgrade(config, "0001")
     engine.dispose()
     with closing(sqlite3.connect(path)) as database, database:
-        names, marks = ", ".join(JOB), ", ".join("?" * len(JOB))
-        database.execute(f"INSERT INTO jobs ({names}) VALUES ({marks})", list(JOB.values()))  # noqa: S608 - ours
-        database.execute("INSERT INTO job_inputs VALUES (?, ?, ?)", ("job-of-old", "x" * 24, PLAN))
-        database.execute(
-            "INSERT INTO chunks (job_id, chunk_index, version, timeout_ms, clip_key, samples, sha256, attempts)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            CHUNK,
-        )
+        _insert(database)
+
+
+def _insert(database: sqlite3.Connection) -> None:
+    """The rows of a running job, with the columns that the first version knew."""
+    names, marks = ", ".join(JOB), ", ".join("?" * len(JOB))
+    database.execute(f"INSERT INTO jobs ({names}) VALUES ({marks})", list(JOB.values()))  # noqa: S608 - ours
+    database.execute("INSERT INTO job_inputs VALUES (?, ?, ?)", ("job-of-old", "x" * 24, PLAN))
+    database.execute(
+        "INSERT INTO chunks (job_id, chunk_index, version, timeout_ms, clip_key, samples, sha256, attempts)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        CHUNK,
+    )
 
 
 async def test_a_running_job_of_the_first_version_is_claimed_and_goes_on(tmp_path: Path) -> None:
@@ -118,3 +126,66 @@ async def test_older_code_refuses_a_newer_schema_and_leaves_it_alone(tmp_path: P
         await migrate(url)
     with closing(sqlite3.connect(tmp_path / "jobs.db")) as database:
         assert database.execute("SELECT version_num FROM alembic_version").fetchall() == [("9999",)]
+
+
+# -- while two versions run beside each other ------------------------------------------------------
+
+
+async def _accepted_by_a_newer_version(store: SqlJobStore, job_id: str) -> None:
+    await store.create_job(new_job(job_id, idempotency_key=job_id), lambda _: 0)
+    changed = jobs.update().where(jobs.c.id == job_id).values(format=JOB_FORMAT + 1)
+    await store._write(lambda connection: connection.execute(changed))
+
+
+async def test_a_job_that_a_newer_version_has_accepted_is_left_to_it(store: SqlJobStore, store_url: str) -> None:
+    await _accepted_by_a_newer_version(store, "job-new")
+    await store.create_job(new_job("job-now"), lambda _: 0)
+    long_after_ms = NOW_MS + 3_600_000
+    assert await store.queued_jobs(limit=10) == ["job-now"]
+    assert [job_id for job_id, _ in await store.due_jobs(now_ms=long_after_ms, limit=10)] == ["job-now"]
+    assert await store.claim("job-new", owner="us", now_ms=long_after_ms, lease_ms=1_000) is None
+    for asked in (
+        store.get_job("job-new"),
+        store.find_by_key("", "job-new"),
+        store.get_chunk("job-new", 0),
+        store.list_jobs("", limit=10, after=None, state=None),
+    ):
+        with pytest.raises(NewerJob, match="newer version") as refused:
+            await asked
+        assert refused.value.retryable
+    care = JobStoreCare(store_url)
+    try:
+        assert (await care.facts()).newer_jobs == 1
+        assert [job.id async for job, _ in care.unfinished()] == ["job-now"]
+    finally:
+        await care.close()
+
+
+async def test_a_running_job_of_a_newer_version_is_not_taken_over_with_its_owners_name(store: SqlJobStore) -> None:
+    await _accepted_by_a_newer_version(store, "job-new")
+    claimed = jobs.update().values(state=JobState.IN_PROGRESS.value, owner="us", epoch=1)
+    await store._write(lambda connection: connection.execute(claimed))
+    assert await store.jobs_of("us") == []
+    assert await store.claim("job-new", owner="us", now_ms=NOW_MS, lease_ms=1_000) is None
+
+
+async def test_code_from_before_goes_on_adding_jobs_beside_the_new_schema(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/jobs.db"
+    await migrate(url)
+    with closing(sqlite3.connect(tmp_path / "jobs.db")) as database, database:
+        _insert(database)
+    store = SqlJobStore(url)
+    try:
+        taken = await store.claim("job-of-old", owner="new", now_ms=2_000, lease_ms=10_000)
+    finally:
+        await store.close()
+    assert taken is not None
+    assert (taken.job.epoch, taken.job.traceparent) == (2, None)
+
+
+async def test_a_jobs_trace_is_stored_with_it(store: SqlJobStore) -> None:
+    traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    await store.create_job(new_job(traceparent=traceparent), lambda _: 0)
+    taken = await store.claim("job-1", owner="us", now_ms=NOW_MS, lease_ms=1_000)
+    assert taken is not None
+    assert taken.job.traceparent == traceparent
