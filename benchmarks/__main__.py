@@ -1,38 +1,125 @@
-"""``python -m benchmarks [--haproxy] [NAME ...]``: run the named measurements, or all of them.
+"""``python -m benchmarks [NAME ...]``: make the named measurements, or all of them, and write the page anew.
 
-``--haproxy``: with Serve's HAProxy mode, in a network namespace of its own.
+``--quick`` is a trial with tiny sizes, kept below ``build/bench``; ``--haproxy`` only measures in Serve's HAProxy mode,
+and ``--no-haproxy`` not at all. ``report`` writes ``docs/performance.md`` and its pictures from the kept results.
+
+Every group runs in a process of its own, below which nothing stays alive when it has ended.
 """
 
+import argparse
+import asyncio
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 
-from benchmarks import flaky_backends, forty_chunks, long_job, many_chunks, speech_door, whole_book
+from benchmarks.harness import ROOT, NotPossible
+from benchmarks.measurements import GROUPS, LIMIT_SECONDS, names_of, new_report, run_group
+from benchmarks.processes import adopt_orphans, end_children
+from benchmarks.report import write_page
 
-MEASUREMENTS = {
-    "flaky_backends": flaky_backends.main,
-    "forty_chunks": forty_chunks.main,
-    "long_job": long_job.main,
-    "many_chunks": many_chunks.main,
-    "speech_door": speech_door.main,
-    "whole_book": whole_book.main,
-}
+LOOPBACK_ONLY = ["unshare", "--map-root-user", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+"""HAProxy mode listens on all interfaces: here there is only one."""
 
-NAMESPACE = ["unshare", "--map-root-user", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+STOP_SECONDS = 90.0
 
-names = sys.argv[1:]
-if "--haproxy" in names:
-    if subprocess.run([*NAMESPACE, "true"], check=False).returncode != 0:
-        sys.exit(
-            "error: HAProxy mode listens on all interfaces, so it is measured in a network namespace of its own, and "
-            "this machine allows none (unshare --net, ip link)"
+
+def main() -> int:
+    """Exit status: 0 if everything that was asked for was measured."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n")[0])
+    known = [name for group in GROUPS.values() for name in group.names]
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"report, or of: {', '.join(known)}")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--haproxy", action="store_true")
+    parser.add_argument("--no-haproxy", action="store_true")
+    parser.add_argument("--in-group", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if unknown := set(options.names) - {*known, "report"}:
+        parser.error(f"no measurement {', '.join(unknown)}; there are: {', '.join(known)}")
+    signal.signal(signal.SIGTERM, _interrupt)
+    if options.in_group:
+        mode = "haproxy" if options.haproxy else ""
+        return 0 if asyncio.run(run_group(GROUPS[options.in_group], options.names, mode, options.quick)) else 1
+    if options.names == ["report"]:
+        write_page()
+        return 0
+    modes = ["haproxy"] if options.haproxy else [""] if options.no_haproxy else ["", "haproxy"]
+    failed = _measure_all(options.names, modes, options.quick)
+    if not options.quick:
+        write_page()
+    print(f"failed: {', '.join(failed)}" if failed else "all measured", flush=True)
+    return 1 if failed else 0
+
+
+def _measure_all(names: Sequence[str], modes: Sequence[str], quick: bool) -> list[str]:
+    """Group by group, whatever happens to one; returns what failed."""
+    adopt_orphans()
+    failed = []
+    started = time.monotonic()
+    for mode in modes:
+        for key, group in GROUPS.items():
+            asked = [name for name in names_of(group, mode) if name in names or (not names and not group.extra)]
+            if asked and not _measure(key, asked, mode, quick):
+                failed.append(f"{key} {mode}".strip())
+    print(f"took {time.monotonic() - started:.0f} s", flush=True)
+    return failed
+
+
+def _measure(key: str, names: Sequence[str], mode: str, quick: bool) -> bool:
+    command = [sys.executable, "-m", "benchmarks", "--in-group", key, *names]
+    environment = dict(os.environ)
+    if quick:
+        command.append("--quick")
+    if mode:
+        try:
+            _check_loopback_only()
+        except NotPossible as error:
+            print(f"{', '.join(names)} with HAProxy: not measured: {error}", flush=True)
+            return True
+        command = [*LOOPBACK_ONLY, *command, "--haproxy"]
+        environment["RAY_SERVE_ENABLE_HA_PROXY"] = "1"
+    process = subprocess.Popen(command, cwd=ROOT, env=environment)
+    since = time.time()
+    try:
+        status = process.wait(LIMIT_SECONDS * len(names))
+    except subprocess.TimeoutExpired:
+        status = None
+    finally:
+        _end(process)
+        end_children()
+    for name in names:  # what the process had no time to say itself
+        report = new_report(name, mode, quick)
+        if not report.path.exists() or report.path.stat().st_mtime < since:
+            report.error = "the measurement did not end" if status is None else f"it ended with status {status}"
+            report.write()
+    return status == 0
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def _check_loopback_only() -> None:
+    try:
+        possible = subprocess.run([*LOOPBACK_ONLY, "true"], capture_output=True, check=False).returncode == 0
+    except OSError:
+        possible = False
+    if not possible:
+        raise NotPossible(
+            "HAProxy mode listens on all interfaces; a network namespace is not to be had here (unshare, ip)"
         )
-    names.remove("--haproxy")
-    os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = "1"
-    os.execvp(NAMESPACE[0], [*NAMESPACE, sys.executable, "-m", "benchmarks", *names])
 
-for name in names or MEASUREMENTS:
-    if name not in MEASUREMENTS:
-        sys.exit(f"error: no measurement {name!r}; there are: {', '.join(MEASUREMENTS)}")
-    print(name, flush=True)
-    MEASUREMENTS[name]()
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import show
+from benchmarks.harness import Report
 from tts_actors.backends import BackendPool
 from tts_actors.config import AppArgs, BackendArgs
 from tts_actors.models import Attempt, JobRecord, JobState, LeaseReport, SpeechRequest
@@ -23,14 +23,14 @@ CHUNKS, JOBS = 20, 100
 REQUEST = SpeechRequest(model="m", voice="default")
 
 
-def main() -> None:
-    """Run and print."""
-    asyncio.run(_mixed_failures(max_attempts=3))
-    asyncio.run(_mixed_failures(max_attempts=6))
-    asyncio.run(_one_hung())
-    asyncio.run(_limits())
-    asyncio.run(_turns())
-    asyncio.run(_pool_alone())
+async def measure(_folder: Path, report: Report) -> None:
+    """Run and report."""
+    await _mixed_failures(report, max_attempts=3)
+    await _mixed_failures(report, max_attempts=6)
+    await _one_hung(report)
+    await _limits(report)
+    await _turns(report)
+    await _pool_alone(report)
 
 
 def _text(chunks: int, name: str) -> str:
@@ -80,7 +80,7 @@ async def _job_seconds(service: LocalService, chunks: int, name: str, request: S
     return time.perf_counter() - started
 
 
-async def _mixed_failures(max_attempts: int) -> None:
+async def _mixed_failures(report: Report, max_attempts: int) -> None:
     faults = [
         Faults(delay_ms=20, seed=seed, fail_rate=0.2, fail_kinds=MIXED, fixed_audio_ms=1_500) for seed in (1, 2, 3)
     ]
@@ -90,35 +90,35 @@ async def _mixed_failures(max_attempts: int) -> None:
         jobs = await asyncio.gather(*(_done(service, job_id) for job_id in created))
         complete = sum(job.state is JobState.COMPLETED and job.chunks_completed == CHUNKS for job in jobs)
         calls = sum(len(backend.calls) for backend in backends)
-        show(
-            f"20 % of calls fail, {max_attempts} attempts: jobs complete, coverage 1.0",
-            f"{complete} of {JOBS}, {calls} calls, {time.perf_counter() - started:.1f} s",
-            "100 of 100",
-        )
+        what = f"20 % of calls fail, {max_attempts} attempts"
+        report.row(f"{what}: of {JOBS} jobs complete", complete, at_least=JOBS)
+        report.row(f"{what}: calls for {JOBS * CHUNKS:,} chunks", calls)
+        report.row(f"{what}: all jobs took", time.perf_counter() - started, " s")
 
 
-async def _one_hung() -> None:
+async def _one_hung(report: Report) -> None:
     healthy = Faults(delay_ms=200, fixed_audio_ms=1_500, log_text=False)
     async with _service([healthy, healthy], concurrency=4) as (service, _):
         two = await _job_seconds(service, 100, "two")
     async with _service([healthy, healthy, Faults(always="hang")], concurrency=4) as (service, _):
         learning = await _job_seconds(service, 100, "learning")
         learnt = [await _job_seconds(service, 100, f"learnt-{n}") for n in range(3)]
-    show("two healthy backends, 100 chunks of 200 ms", f"{two:.2f} s")
-    show("a third one hangs: the first job", f"{learning:.2f} s = {learning / two:.2f}x")
-    shown = ", ".join(f"{seconds / two:.2f}x" for seconds in learnt)
-    show("a third one hangs: the next three jobs", shown, "1.5x")
+    report.row("two healthy backends, 100 chunks of 200 ms", two, " s")
+    report.row("a third one hangs: the first job over that", learning / two, "x")
+    report.row(
+        "a third one hangs: the next three jobs over that", [seconds / two for seconds in learnt], "x", at_most=1.5
+    )
 
 
-async def _limits() -> None:
+async def _limits(report: Report) -> None:
     faults = Faults(delay_ms=50, fixed_audio_ms=1_500, log_text=False)
     async with _service([faults, faults], concurrency=3, active=50) as (service, backends):
         await asyncio.gather(*(_job_seconds(service, 10, f"{n}") for n in range(50)))
         most = [backend.max_in_flight for backend in backends]
-        show("50 jobs at once: most calls in flight, counted at each backend", f"{most}", "3")
+        report.row("50 jobs at once: most calls in flight, counted at each backend", most, at_most=3)
 
 
-async def _turns() -> None:
+async def _turns(report: Report) -> None:
     faults = Faults(delay_ms=20, fixed_audio_ms=1_500, log_text=False)
     async with _service([faults]) as (service, _):
         alone = await _job_seconds(service, 3, "alone")
@@ -126,11 +126,11 @@ async def _turns() -> None:
         await asyncio.sleep(3)
         beside = [await _job_seconds(service, 3, f"beside-{n}") for n in range(5)]
         assert (await service.service.cancel("", long)).state is JobState.CANCELLED  # it was running all the time
-        shown = ", ".join(f"{seconds * 1_000:.0f}" for seconds in beside)
-        show("3 chunks alone, and beside a job of 5,000 (ms)", f"{alone * 1_000:.0f}; {shown}")
+        report.row("3 chunks alone", alone * 1_000, " ms")
+        report.row("3 chunks beside a job of 5,000", [seconds * 1_000 for seconds in beside], " ms")
 
 
-async def _pool_alone() -> None:
+async def _pool_alone(report: Report) -> None:
     names = ["a", "b", "c"]
     pool = BackendPool(
         [BackendArgs(name=name, protocol="openai", url="http://127.0.0.1", max_concurrency=16) for name in names], 90.0
@@ -147,9 +147,5 @@ async def _pool_alone() -> None:
     started = time.perf_counter()
     await asyncio.gather(*(lane(f"job-{n % 8}") for n in range(64)))
     seconds = time.perf_counter() - started
-    show("the pool alone: one lease a call, 64 lanes of 8 jobs", f"{calls / seconds:.0f} chunks/s", "1,000")
-    show("the pool alone: cost of a chunk", f"{seconds / calls * 1_000:.3f} ms", "3 ms")
-
-
-if __name__ == "__main__":
-    main()
+    report.row("the pool alone: one lease a call, 64 lanes of 8 jobs", calls / seconds, " chunks/s", at_least=1_000)
+    report.row("the pool alone: cost of a chunk", seconds / calls * 1_000, " ms", at_most=3)

@@ -1,120 +1,66 @@
-"""40 chunks of 200 ms, 64 in flight: from the POST to the last chunk read, and what an initiate costs.
-
-The stub speech server runs in its own process. Beside the service, in the same rounds: the same 40 calls made directly
-(the limit), and a route of the service that does nothing (what Serve itself costs a request).
-"""
+"""40 chunks of 200 ms, 64 in flight: from the POST to the last chunk read. [aim 1]"""
 
 import asyncio
 import time
-from typing import Any
 
-import aiohttp
+from benchmarks.harness import Report, milliseconds, ratios, rounds, timed
+from benchmarks.peers.direct import direct_calls
+from benchmarks.service import CONCURRENCY, SENTENCE, Stage
 
-from benchmarks.figures import median, milliseconds, show
-from benchmarks.service import running, stub_config
-from tts_actors.testing import FakeBackendProcess, Faults
-
-ROUNDS = 12
 CHUNKS = 40
-DELAY_SECONDS = 0.2
-SENTENCE = "This is one of the sentences of the text. "
-INITIATE = {
-    "text": SENTENCE * CHUNKS,
-    "voiceId": "default",
-    "model": "stub",
-    "splittingPreference": "sentence",
-}
+IDEAL_SECONDS = 0.2
+READERS = 16
+BYTES = CHUNKS * 48_000 * 0.9  # clips of one second at 24 kHz, 16 bit, less their edges
+INITIATE = {"text": SENTENCE * CHUNKS, "voiceId": "default", "model": "stub", "splittingPreference": "sentence"}
 
 
-def main(**environment: str) -> None:
-    """Run and print."""
-    faults = Faults(delay_ms=round(DELAY_SECONDS * 1_000), fixed_audio_ms=1_000, log_text=False)
-    with (
-        FakeBackendProcess(faults) as backend,
-        running(stub_config(backend.url, concurrency=64), **environment) as (url, _),
-    ):
-        asyncio.run(_measure(url, backend.url))
+async def measure(stage: Stage, report: Report) -> None:
+    """Run and report."""
+    found = await rounds(
+        report.count(6),
+        {
+            "direct": lambda: direct_calls(stage, CHUNKS, CONCURRENCY),
+            "nothing": lambda: timed(stage.get(f"{stage.peer}/nothing")),
+            "job": lambda: _job(stage),
+            "live": lambda: _live(stage),
+        },
+    )
+    report.row("the 40 calls made directly by a script", milliseconds(found["direct"]), " ms")
+    report.row("an empty deployment answers in", milliseconds(found["nothing"]), " ms")
+    report.row("POST to its answer", milliseconds(found["job.initiate"]), " ms")
+    report.row("POST to job completed", milliseconds(found["job.completed"]), " ms")
+    report.row("POST to all 40 chunks read as one file", milliseconds(found["job.file"]), " ms")
+    report.row("POST to last byte of the live stream", milliseconds(found["live"]), " ms")
+    report.row("POST to the last of 40 single reads, 16 at once", milliseconds(found["job.chunks"]), " ms")
+    report.row("one file: over the ideal 200 ms", ratios(found["job.file"], IDEAL_SECONDS), "x", at_most=1.40)
+    report.row("one file: over the direct calls", ratios(found["job.file"], found["direct"]), "x")
 
 
-async def _measure(url: str, backend_url: str) -> None:
-    figures: dict[str, list[float]] = {}
-    connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(connector=connector) as session:
-        for round_number in range(ROUNDS + 2):
-            measured = {
-                "direct": await _direct(session, backend_url),
-                "empty": await _timed(_get(session, f"{url}/health")),
-                **await _job(session, url),
-                "live": await _live(session, url),
-            }
-            if round_number >= 2:  # the first two warm everything up
-                for name, seconds in measured.items():
-                    figures.setdefault(name, []).append(seconds)
-            await asyncio.sleep(3.0)  # spares are refilled
-    show("the 40 calls made directly", milliseconds(figures["direct"]))
-    show("a route that does nothing", milliseconds(figures["empty"]))
-    show("initiate", milliseconds(figures["initiate"]), "20 ms, 10 ms with HAProxy")
-    show("POST to job completed", milliseconds(figures["completed"]))
-    show("POST to all 40 chunks read as one file", milliseconds(figures["file"]), "300 ms")
-    show("POST to last byte of the live pcm stream", milliseconds(figures["live"]), "300 ms")
-    show("POST to last of 40 single chunk reads, 16 at once", milliseconds(figures["chunks"]))
-    show("ratio: POST to file / ideal 200 ms", f"{median(figures['file']) / DELAY_SECONDS:.2f}")
-    show("ratio: POST to file / direct", f"{median(figures['file']) / median(figures['direct']):.2f}")
-
-
-async def _job(session: aiohttp.ClientSession, url: str) -> dict[str, float]:
+async def _job(stage: Stage) -> dict[str, float]:
     started = time.perf_counter()
-    async with session.post(f"{url}/api/tts-initiate", json=INITIATE) as response:
-        job_id = (await response.json())["jobId"]
+    job_id = (await stage.post("/api/tts-initiate", INITIATE))["jobId"]
     initiate = time.perf_counter() - started
-    base = f"{url}/v1/audio/speech/jobs/{job_id}"
-    job = await _get(session, f"{base}?wait=30")
-    assert b'"completed"' in job, job
+    job = f"/v1/audio/speech/jobs/{job_id}"
+    await stage.finished(job)
     completed = time.perf_counter() - started
-    await _get(session, f"{base}/audio?format=pcm")
+    assert len(await stage.get(f"{job}/audio?format=pcm")) > BYTES
     file = time.perf_counter() - started
-    gate = asyncio.Semaphore(16)
+    gate = asyncio.Semaphore(READERS)
 
     async def read(index: int) -> None:
         async with gate:
-            await _get(session, f"{url}/api/tts-chunk?jobId={job_id}&chunkIndex={index}")
+            await stage.get(f"/api/tts-chunk?jobId={job_id}&chunkIndex={index}")
 
-    reading = time.perf_counter()
-    await asyncio.gather(*map(read, range(CHUNKS)))
-    chunks = completed + time.perf_counter() - reading
+    chunks = completed + await timed(asyncio.gather(*map(read, range(CHUNKS))))
+    await stage.rest()
     return {"initiate": initiate, "completed": completed, "file": file, "chunks": chunks}
 
 
-async def _live(session: aiohttp.ClientSession, url: str) -> float:
+async def _live(stage: Stage) -> float:
     """All chunks read as they come: one listener from right after the POST to the last byte."""
     started = time.perf_counter()
-    async with session.post(f"{url}/api/tts-initiate", json=INITIATE) as response:
-        job_id = (await response.json())["jobId"]
-    body = await _get(session, f"{url}/v1/audio/speech/jobs/{job_id}/audio?live=1&format=pcm")
+    job_id = (await stage.post("/api/tts-initiate", INITIATE))["jobId"]
+    assert len(await stage.get(f"/v1/audio/speech/jobs/{job_id}/audio?live=1&format=pcm")) > BYTES
     elapsed = time.perf_counter() - started
-    assert len(body) > CHUNKS * 48_000 * 0.9, len(body)  # 40 clips of one second at 24 kHz, 16 bit, less their edges
-    await asyncio.sleep(3.0)
+    await stage.rest()
     return elapsed
-
-
-async def _direct(session: aiohttp.ClientSession, backend_url: str) -> float:
-    body = {"model": "stub", "input": SENTENCE.strip(), "voice": "tone", "response_format": "wav"}
-
-    async def call() -> None:
-        async with session.post(f"{backend_url}/v1/audio/speech", json=body) as response:
-            await response.read()
-
-    return await _timed(asyncio.gather(*(call() for _ in range(CHUNKS))))
-
-
-async def _get(session: aiohttp.ClientSession, url: str) -> bytes:
-    async with session.get(url) as response:
-        body = await response.read()
-        assert response.status == 200, body
-        return body
-
-
-async def _timed(work: Any) -> float:
-    started = time.perf_counter()
-    await work
-    return time.perf_counter() - started

@@ -4,13 +4,11 @@ No Ray: the store and the planner are what grows with a job. Set ``TTS_BENCH_POS
 URL of an empty database to measure that too.
 """
 
-import asyncio
 import os
-import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.figures import median, milliseconds, show
+from benchmarks.harness import Report, milliseconds
 from tts_actors.config import AppArgs
 from tts_actors.job_service import JobService
 from tts_actors.models import ChunkingMode, JobState, Reservation, SpeechRequest
@@ -30,7 +28,7 @@ class _Nobody:
         return None
 
 
-async def _measure(store_url: str, directory: str) -> None:
+async def _measure(store_url: str, directory: Path, report: Report) -> None:
     args = AppArgs.model_validate(
         {
             "store_url": store_url,
@@ -52,22 +50,20 @@ async def _measure(store_url: str, directory: str) -> None:
             took.append(time.perf_counter() - began)
             ids.append(made.job.id)
             assert made.job.chunk_total == count
-        show(f"{kind}: accept {count} chunks", milliseconds(took), "under 1 s")
+        report.row(f"{kind}: accept {count} chunks", milliseconds(took), " ms", at_most=1_000)
         times = []
         for number in range(READS):
             began = time.perf_counter()
             job = await service.get("", ids[number % CREATES])
             times.append(time.perf_counter() - began)
             assert job.state is JobState.QUEUED
-        reads[count] = median(times)
-        show(f"{kind}: GET of it", milliseconds(times))
-    show(f"{kind}: GET of 10,000 chunks over GET of 10", f"{reads[10_000] / reads[10]:.2f}", "at most 2")
+        reads[count] = report.row(f"{kind}: GET of {count} chunks", milliseconds(times), " ms").median
+    report.row(f"{kind}: GET of 10,000 chunks over GET of 10", reads[10_000] / reads[10], "x", at_most=2)
     await store.close()
 
 
-def main() -> None:
-    """Print the figures."""
-    with tempfile.TemporaryDirectory() as directory:
-        asyncio.run(_measure(f"sqlite+aiosqlite:///{Path(directory)}/jobs.db", directory))
-        if url := os.environ.get("TTS_BENCH_POSTGRES"):
-            asyncio.run(_measure(url, directory))
+async def measure(folder: Path, report: Report) -> None:
+    """Run and report."""
+    await _measure(f"sqlite+aiosqlite:///{folder}/jobs.db", folder, report)
+    if url := os.environ.get("TTS_BENCH_POSTGRES"):
+        await _measure(url, folder, report)

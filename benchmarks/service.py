@@ -1,5 +1,6 @@
-"""Starts what is measured: the service in a process of its own, on a configuration made for the measurement."""
+"""Starts what is measured: the service and the stub speech server, each in processes of their own."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -7,14 +8,73 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import yaml
 
+from benchmarks.harness import ROOT
+from tts_actors.testing import FakeBackendProcess, Faults
+
 START_SECONDS = 180.0
+CONCURRENCY = 64
+CLIP_MS = 1_000
+SENTENCE = "This is one of the sentences of the text. "
+REST_SECONDS = 2.5
+"""After a job: its clean-up ends and a warm actor is started for the next one."""
+
+PEER = {"name": "peer", "route_prefix": "/peer", "import_path": "benchmarks.peers.empty_app:app"}
+
+
+@dataclass
+class Stage:
+    """A running service with the stub behind it and the empty deployment (``peer``) beside it, in the same Serve."""
+
+    url: str
+    pid: int
+    folder: Path
+    session: aiohttp.ClientSession
+    backend: FakeBackendProcess
+
+    @property
+    def peer(self) -> str:
+        return f"{self.url}/peer"
+
+    async def get(self, url: str) -> bytes:
+        """The body of a 200."""
+        async with self.session.get(url if url.startswith("http") else self.url + url) as response:
+            body = await response.read()
+            assert response.status == 200, (response.status, body[:300])
+            return body
+
+    async def post(self, url: str, body: Any) -> Any:
+        """The JSON of a 2xx."""
+        async with self.session.post(url if url.startswith("http") else self.url + url, json=body) as response:
+            assert response.ok, (response.status, await response.text())
+            return await response.json()
+
+    async def start_job(self, text: str, **fields: Any) -> str:
+        """Path of a new job."""
+        body = {"model": "stub", "input": text, "chunking": {"mode": "sentence"}, **fields}
+        answer = await self.post("/v1/audio/speech/jobs", body)
+        return str(answer["links"]["self"])
+
+    async def finished(self, job: str) -> dict[str, Any]:
+        """The job when it is completed."""
+        while True:
+            async with self.session.get(f"{self.url}{job}?wait=60") as response:
+                answer = await response.json()
+            if answer["status"] not in ("queued", "in_progress"):
+                assert answer["status"] == "completed", answer
+                return dict(answer)
+
+    async def rest(self) -> None:
+        """Until a warm actor is there again."""
+        await asyncio.sleep(REST_SECONDS)
 
 
 def free_port() -> int:
@@ -24,51 +84,70 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def stub_config(backend_url: str, *, concurrency: int) -> dict[str, Any]:
-    """A configuration with one stub backend that takes ``concurrency`` calls at once."""
-    document = yaml.safe_load(Path("serve_config.yaml").read_text().replace("{PORT}", "0"))
+def stub_config(backend_url: str, *, concurrency: int = CONCURRENCY) -> dict[str, Any]:
+    """``serve_config.yaml`` with one stub backend of so many calls at once, and the empty deployment."""
+    document = yaml.safe_load((ROOT / "serve_config.yaml").read_text().replace("{PORT}", "0"))
     service, _engine = document["applications"]
-    service["args"]["backends"] = [
-        {
-            "name": "stub",
-            "protocol": "openai",
-            "url": f"{backend_url}/v1",
-            "model": "stub",
-            "voices": {"default": "tone"},
-            "max_concurrency": concurrency,
-            "max_characters": 400,
-        }
-    ]
-    # HAProxy listens on all interfaces: ``--haproxy`` puts the whole measurement where loopback is the only one.
-    service["args"]["auth"] = {"allow_open_network": True}
-    document["applications"] = [service]
+    service["args"] |= {
+        "backends": [
+            {
+                "name": "stub",
+                "protocol": "openai",
+                "url": f"{backend_url}/v1",
+                "model": "stub",
+                "voices": {"default": "tone"},
+                "max_concurrency": concurrency,
+                "max_characters": 400,
+            }
+        ],
+        "limits": {"max_queued_jobs": 100_000},  # thousands are accepted while none ends
+        # HAProxy listens on all interfaces: the harness runs it where loopback is the only one.
+        "auth": {"allow_open_network": True},
+    }
+    document["applications"] = [service, PEER]
     return dict(document)
 
 
+@asynccontextmanager
+async def stub_stage(*, delay_ms: int = 200) -> AsyncIterator[Stage]:
+    """The service on a stub that takes ``delay_ms`` a call and gives clips of one second (48 kB)."""
+    faults = Faults(delay_ms=delay_ms, fixed_audio_ms=CLIP_MS, log_text=False)
+    with FakeBackendProcess(faults) as backend, running(stub_config(backend.url)) as (url, pid, folder):
+        async with open_session() as session:
+            stage = Stage(url, pid, folder, session, backend)
+            await stage.finished(await stage.start_job(SENTENCE * 40))
+            await stage.rest()
+            yield stage
+
+
+def open_session() -> aiohttp.ClientSession:
+    """A client without limits of its own."""
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=600))
+
+
 @contextmanager
-def running(document: dict[str, Any] | None = None, **environment: str) -> Iterator[tuple[str, int]]:
-    """``(url, pid)`` of a running service; None: on ``serve_config.yaml`` as it is. It stops with the block."""
+def running(document: dict[str, Any] | None = None) -> Iterator[tuple[str, int, Path]]:
+    """URL, pid and data folder of a service that stops with the block; None: on ``serve_config.yaml`` as it is."""
     port = free_port()
-    with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder, "config.yaml")
-        config.write_text(Path("serve_config.yaml").read_text() if document is None else yaml.safe_dump(document))
+    text = (ROOT / "serve_config.yaml").read_text() if document is None else yaml.safe_dump(document)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        config, log_path = folder / "config.yaml", folder / "log"
+        config.write_text(text)
         command = [sys.executable, "-m", "deployments.runner", "--config", str(config)]
-        command += ["--port", str(port), "--data", str(Path(folder, "data"))]
-        log_path = Path(folder, "log")
+        command += ["--port", str(port), "--data", str(folder / "data")]
         with log_path.open("wb") as log:
-            process = subprocess.Popen(
-                command, stdout=log, stderr=log, env=os.environ | environment, start_new_session=True
-            )
+            process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
         try:
             _wait_ready(process, log_path)
-            yield f"http://127.0.0.1:{port}", process.pid
+            yield f"http://127.0.0.1:{port}", process.pid, folder / "data"
         finally:
             process.send_signal(signal.SIGINT)
             try:
                 process.wait(60)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
-                raise
+                process.wait()
 
 
 def _wait_ready(process: "subprocess.Popen[bytes]", log: Path) -> None:

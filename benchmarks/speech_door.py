@@ -1,103 +1,91 @@
-"""OpenAI's door: how late the first byte of a long text is, what a short text costs, how many of them a second.
+"""OpenAI's door: how late the first byte of a long text is, what a short text costs, how many a second. [aims 3, 4]
 
-The stub speech server runs in its own process and is asked directly in the same rounds: what differs is ours. The empty
-route (``/health``) passes the same proxy, replica and edge: it stands for an empty FastAPI deployment.
+The stub is asked directly in the same rounds: what differs is the service's.
 """
 
-import asyncio
+import itertools
 import time
-from collections.abc import Coroutine
-from typing import Any
+from statistics import median
 
-import aiohttp
+from benchmarks.harness import Report, milliseconds, percentile, ratios, rounds, timed
+from benchmarks.rates import rate
+from benchmarks.service import CLIP_MS, SENTENCE, Stage
 
-from benchmarks.figures import median, milliseconds, show
-from benchmarks.service import running, stub_config
-from tts_actors.testing import FakeBackendProcess, Faults
-
-ROUNDS = 15
 DELAY_MS = 50
-SENTENCE = "This is one of the sentences of the text."
-AT_ONCE = 16
-RATE_SECONDS = 6.0
+BURST = 5
+"""One-chunk requests in a row, one after the other, in each round."""
 
 
-def main(**environment: str) -> None:
-    """Run and print."""
-    faults = Faults(delay_ms=DELAY_MS, log_text=False)  # clips as long as their texts: chunks grow
-    with (
-        FakeBackendProcess(faults) as backend,
-        running(stub_config(backend.url, concurrency=64), **environment) as (url, _),
-    ):
-        asyncio.run(_measure(url, backend))
+async def measure(stage: Stage, report: Report) -> None:
+    """Run and report."""
+    stage.backend.set_faults(delay_ms=DELAY_MS, fixed_audio_ms=None)  # clips as long as their texts: chunks grow
+    numbers = itertools.count()
+    try:
+        found = await rounds(
+            report.count(12),
+            {
+                "direct": lambda: _several(stage, stage.backend.url),
+                "nothing": lambda: _nothing(stage),
+                "short": lambda: _several(stage, stage.url),
+                "long": lambda: _long(stage, next(numbers)),
+            },
+        )
+        _say(report, found)
+        stage.backend.set_faults(delay_ms=0)
+        speech = await rounds(
+            report.count(5),
+            {
+                "nothing": lambda: rate(lambda: stage.get(f"{stage.peer}/nothing")),
+                "spoken": lambda: rate(lambda: _first_byte(stage, stage.url, SENTENCE)),
+            },
+        )
+        report.row("empty deployment, 16 clients", speech["nothing"], "/s")
+        report.row("one-chunk speech, 16 clients", speech["spoken"], "/s")
+        over = ratios(speech["spoken"], speech["nothing"])
+        report.row("one-chunk speech: rate over the empty deployment's", over, "x", at_least=0.6)
+    finally:
+        stage.backend.set_faults(delay_ms=200, fixed_audio_ms=CLIP_MS)
 
 
-async def _measure(url: str, backend: FakeBackendProcess) -> None:
-    connector = aiohttp.TCPConnector(limit=0)
-    figures: dict[str, list[float]] = {"direct": [], "empty": [], "short": [], "again": [], "long": []}
-    async with aiohttp.ClientSession(connector=connector) as session:
-        for round_number in range(ROUNDS + 2):
-            text = " ".join([f"Round {round_number}.", *[SENTENCE] * 39])
-            measured = {
-                "direct": await _first_byte(session, backend.url, SENTENCE),
-                "empty": await _timed(_get(session, f"{url}/health")),
-                "short": await _first_byte(session, url, SENTENCE),
-                "again": await _first_byte(session, url, SENTENCE),
-                "long": await _first_byte(session, url, text),
-            }
-            if round_number >= 2:  # the first two warm everything up
-                for name, seconds in measured.items():
-                    figures[name].append(seconds)
-            await asyncio.sleep(3.0)  # spares are refilled
-        direct = median(figures["direct"])
-        show("first sentence from the backend itself", milliseconds(figures["direct"]))
-        show("first byte of 40 sentences", milliseconds(figures["long"]))
-        show("first byte later than directly, p50", f"{(median(figures['long']) - direct) * 1_000:.1f} ms", "50 ms")
-        show("empty route", milliseconds(figures["empty"]))
-        for name, words in (("short", "one chunk after a pause"), ("again", "one chunk soon after another")):
-            show(words, milliseconds(figures[name]))
-            overhead = f"{(median(figures[name]) - direct) * 1_000:.1f} ms"
-            show(f"{words}, more than directly, p50", overhead, "8 ms, 5 ms with HAProxy")
-        backend.set_faults(delay_ms=0)
-        empty = await _rate(lambda: _get(session, f"{url}/health"))
-        spoken = await _rate(lambda: _first_byte(session, url, SENTENCE))
-        show(f"empty route, {AT_ONCE} at once", f"{empty:.0f} requests/s")
-        show(f"one chunk, {AT_ONCE} at once", f"{spoken:.0f} requests/s ({spoken / empty:.2f} of it)", "0.5")
+def _say(report: Report, found: dict[str, list[float]]) -> None:
+    direct = median(found["direct"])
+    report.row("first sentence from the backend itself", milliseconds(found["direct"]), " ms")
+    report.row("an empty deployment answers in", milliseconds(found["nothing"]), " ms")
+    report.row("first byte of 40 sentences", milliseconds(found["long"]), " ms")
+    late = [(value - other) * 1_000 for value, other in zip(found["long"], found["direct"], strict=True)]
+    report.row("first byte later than directly, p50", late, " ms", at_most=40)
+    report.row(
+        "first byte later than directly, p95",
+        percentile(milliseconds(found["long"]), 95) - direct * 1_000,
+        " ms",
+        at_most=100,
+    )
+    report.row("one-chunk speech", milliseconds(found["short"]), " ms")
+    more = [(value - other) * 1_000 for value, other in zip(found["short"], found["direct"], strict=True)]
+    report.row("one-chunk speech: more than directly, p50", more, " ms", at_most=5)
 
 
-async def _first_byte(session: aiohttp.ClientSession, url: str, text: str) -> float:
+async def _several(stage: Stage, url: str) -> float:
+    return median([await _first_byte(stage, url, SENTENCE) for _ in range(BURST)])
+
+
+async def _nothing(stage: Stage) -> float:
+    return median([await timed(stage.get(f"{stage.peer}/nothing")) for _ in range(BURST)])
+
+
+async def _long(stage: Stage, number: int) -> float:
+    first = await _first_byte(stage, stage.url, f"Round {number}. {SENTENCE * 39}")
+    await stage.rest()
+    return first
+
+
+async def _first_byte(stage: Stage, url: str, text: str) -> float:
     """Seconds to the first byte of audio; the rest is read too."""
     body = {"model": "stub", "input": text, "voice": "tone", "response_format": "pcm"}
     started = time.perf_counter()
-    async with session.post(f"{url}/v1/audio/speech", json=body) as response:
+    async with stage.session.post(f"{url}/v1/audio/speech", json=body) as response:
         assert response.status == 200, await response.text()
         await response.content.readany()
         first = time.perf_counter() - started
         await response.read()
     return first
-
-
-async def _get(session: aiohttp.ClientSession, url: str) -> None:
-    async with session.get(url) as response:
-        await response.read()
-
-
-async def _timed(call: Coroutine[Any, Any, None]) -> float:
-    started = time.perf_counter()
-    await call
-    return time.perf_counter() - started
-
-
-async def _rate(call: Any) -> float:
-    """Calls a second with ``AT_ONCE`` callers."""
-    done = 0
-    end = time.perf_counter() + RATE_SECONDS
-
-    async def caller() -> None:
-        nonlocal done
-        while time.perf_counter() < end:
-            await call()
-            done += 1
-
-    await asyncio.gather(*(caller() for _ in range(AT_ONCE)))
-    return done / RATE_SECONDS

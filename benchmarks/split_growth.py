@@ -1,14 +1,12 @@
-"""How the splitter's time grows with the text: run it, read the last column, which should stay flat.
-
-.venv/bin/python benchmarks/split_growth.py
-"""
+"""How the splitter's time grows with the text, for prose and for texts made to be hard. [aim 9]"""
 
 import time
 
+from benchmarks.harness import Curve, Report
 from tts_actors.models import ChunkingMode
 from tts_actors.text import split_text
 
-SIZES = (10_000, 100_000, 1_000_000)
+SIZES = (10_000, 100_000, 300_000)
 CAP = 400
 ENGLISH = (
     "The lighthouse had stood on the cliff for two hundred years. Nobody knew who had built it! "
@@ -35,6 +33,36 @@ KINDS = {
     "combining marks": ("\u0301", "en"),
     "carriage returns": ("\r \n", "en"),
 }
+DRAWN = ("prose", "Chinese, one paragraph", "Thai", "one-letter paragraphs", "emoji", "spaces between two words")
+
+
+async def measure(report: Report) -> None:
+    """Run and report."""
+    sizes = SIZES[:2] if report.quick else SIZES
+    lines: dict[str, list[tuple[float | str, float]]] = {}
+    worst: tuple[float, str] = (0.0, "")
+    for kind in _texts(1_000):
+        for mode in (ChunkingMode.SENTENCE, ChunkingMode.CHARACTER_COUNT):
+            took = [_nanoseconds(*_texts(size)[kind], mode) for size in sizes]
+            worst = max(worst, (took[-1] / took[0], f"{kind}, {mode.value}"))
+            if mode is ChunkingMode.SENTENCE and kind in DRAWN:
+                lines[kind] = list(zip(sizes, took, strict=True))
+    for size, took_ns in lines["prose"]:
+        report.row(f"splitting prose of {size:,} characters, a character", took_ns, " ns")
+    what = f"time a character, {sizes[-1]:,} over {sizes[0]:,} characters: the worst of {len(KINDS) + 1} kinds of text"
+    report.row(what, worst[0], "x", at_most=2)
+    report.note(f"the worst is: {worst[1]}")
+    report.curves.append(Curve("growth_split", "Splitting", "characters", "ns a character", lines))
+
+
+def _nanoseconds(text: str, language: str, mode: ChunkingMode) -> float:
+    """Best of two: a single pause of the machine is not growth."""
+    took = []
+    for _ in range(2):
+        began = time.perf_counter()
+        split_text(text, mode=mode, max_characters=CAP, language=language)
+        took.append(time.perf_counter() - began)
+    return min(took) / len(text) * 1e9
 
 
 def _texts(size: int) -> dict[str, tuple[str, str]]:
@@ -42,22 +70,3 @@ def _texts(size: int) -> dict[str, tuple[str, str]]:
     texts["spaces between two words"] = ("word" + " " * (size - 8) + "word", "en")
     texts["carriage returns"] = (texts["carriage returns"][0] + "a", "en")
     return texts
-
-
-def main() -> None:
-    """Print characters, chunks, milliseconds and nanoseconds per character for every kind, mode and size."""
-    print(f"{'kind':26} {'mode':16} {'characters':>10} {'chunks':>8} {'ms':>9} {'ns/char':>9}")
-    for kind in _texts(1_000):
-        for mode in (ChunkingMode.SENTENCE, ChunkingMode.CHARACTER_COUNT):
-            for size in SIZES:
-                text, language = _texts(size)[kind]
-                began = time.perf_counter()
-                split = split_text(text, mode=mode, max_characters=CAP, language=language)
-                elapsed = time.perf_counter() - began
-                counts = f"{len(text):>10} {len(split.spans):>8}"
-                times = f"{elapsed * 1e3:>9.1f} {elapsed / len(text) * 1e9:>9.0f}"
-                print(f"{kind:26} {mode.value:16} {counts} {times}", flush=True)
-
-
-if __name__ == "__main__":
-    main()

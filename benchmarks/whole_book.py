@@ -1,78 +1,83 @@
-"""100,000 characters through the embedded engine: time, and how much memory the service's processes grow by."""
+"""100,000 characters on the embedded engine, mp3 at the end: the service, and a plain script on both cores. [aim 10]
 
-import asyncio
+In fifths that take turns, so that the drift of the machine hits both alike.
+"""
+
 import time
 from pathlib import Path
 
 import aiohttp
 
-from benchmarks.figures import show
-from benchmarks.service import running
+from benchmarks.harness import ROOT, Report, rounds
+from benchmarks.peers.plain_script import PlainScript
+from benchmarks.processes import memory_mb
 
-CHARACTERS = 100_000
-STORY = Path("examples/the_lighthouse_keeper.txt")
+FIFTH = 20_000
+STORY = ROOT / "examples" / "the_lighthouse_keeper.txt"
+WARM_CHARACTERS = 2_000
 
 
-def main(**environment: str) -> None:
-    """Run and print."""
+async def measure(session: aiohttp.ClientSession, url: str, pid: int, folder: Path, report: Report) -> None:
+    """Run and report."""
     story = STORY.read_text()
-    text = (story * (CHARACTERS // len(story) + 1))[:CHARACTERS]
-    with running(None, **environment) as (url, pid):
-        asyncio.run(_measure(url, pid, text, story))
+    fifth = 2_000 if report.quick else FIFTH
+    text = (story * (5 * fifth // len(story) + 2))[: 5 * fifth]
+    parts = [text[start : start + fifth] for start in range(0, len(text), fifth)]
+    speaking, encoding, turn = [], [], {"service": 0, "script": 0}
+
+    def part(who: str) -> str:
+        turn[who] += 1
+        return parts[(turn[who] - 1) % len(parts)]
+
+    async def service() -> float:
+        spoken, encoded = await _service(session, url, part("service"))
+        speaking.append(spoken)
+        encoding.append(encoded)
+        return spoken + encoded
+
+    with PlainScript() as script:
+
+        async def plain() -> float:
+            text = part("script")
+            chunks = await _chunks(session, url, text)
+            started = time.perf_counter()
+            await script.mp3(text, chunks, folder / "plain.mp3")
+            return time.perf_counter() - started
+
+        await _service(session, url, story[:WARM_CHARACTERS])
+        await script.mp3(story, await _chunks(session, url, story[:WARM_CHARACTERS]), folder / "plain.mp3")
+        before = memory_mb(pid)
+        found = await rounds(report.count(5), {"service": service, "script": plain}, warm=0)
+        after = memory_mb(pid)
+    count = f"{fifth:,} characters"
+    report.row(f"{count}: a plain script, two processes, mp3 included", found["script"], " s")
+    report.row(f"{count}: the service, POST to the last byte of the mp3", found["service"], " s")
+    report.row(f"{count}: of this the mp3, made when all is spoken", encoding, " s")
+    total = sum(found["service"]) / sum(found["script"])
+    report.row(f"{len(parts) * fifth:,} characters in all: the service over the script", total, "x", at_most=1.2)
+    report.row("growth of all processes' memory (PSS) over it", after - before, " MB", at_most=300)
 
 
-async def _measure(url: str, pid: int, text: str, story: str) -> None:
-    peak = 0.0
+async def _chunks(session: aiohttp.ClientSession, url: str, text: str) -> list[tuple[int, int]]:
+    """The spans that the service would speak."""
     body = {"model": "hibari", "input": text}
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session:
-        await _warm(session, url, story)
-        before = _memory_mb(pid)
-        started = time.perf_counter()
-        async with session.post(f"{url}/v1/audio/speech/jobs", json=body) as response:
-            link = (await response.json())["links"]["self"]
-        job = {"status": "queued"}
-        while job["status"] in ("queued", "in_progress"):
-            async with session.get(f"{url}{link}?wait=1") as response:
-                job = await response.json()
-            peak = max(peak, _memory_mb(pid))
-        assert job["status"] == "completed", job
-        spoken = time.perf_counter() - started
-        async with session.get(f"{url}{link}/audio?format=mp3") as response:
-            size = len(await response.read())
-        encoded = time.perf_counter() - started - spoken
-        peak = max(peak, _memory_mb(pid))
-    show("100,000 characters spoken in", f"{spoken:.1f} s ({float(job['audio_seconds_ready']):.0f} s of audio)")
-    show("encoded and downloaded as mp3 in", f"{encoded:.1f} s ({size / 1e6:.1f} MB)")
-    show("memory of all processes, growth (PSS)", f"{peak - before:.0f} MB of {peak:.0f} MB", "300 MB")
+    async with session.post(f"{url}/v1/audio/speech/jobs?dry_run=true", json=body) as response:
+        assert response.status == 200, await response.text()
+        return [(chunk["char_start"], chunk["char_end"]) for chunk in (await response.json())["chunks"]]
 
 
-async def _warm(session: aiohttp.ClientSession, url: str, story: str) -> None:
-    """The engines have spoken once, and the spare actors are back."""
-    body = {"model": "hibari", "input": story}
-    async with session.post(f"{url}/v1/audio/speech/jobs", json=body) as response:
+async def _service(session: aiohttp.ClientSession, url: str, text: str) -> tuple[float, float]:
+    """Seconds to completed, and from there to the last byte of the mp3."""
+    started = time.perf_counter()
+    async with session.post(f"{url}/v1/audio/speech/jobs", json={"model": "hibari", "input": text}) as response:
         assert response.status == 202, await response.text()
         link = (await response.json())["links"]["self"]
-    async with session.get(f"{url}{link}?wait=60") as response:
-        assert (await response.json())["status"] == "completed"
-    await asyncio.sleep(3)
-
-
-def _memory_mb(root: int) -> float:
-    """Proportional set size of a process and all below it, MB."""
-    parents: dict[int, list[int]] = {}
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = status.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        parents.setdefault(int(fields[1]), []).append(int(status.parent.name))
-    total, todo = 0.0, [root]
-    while todo:
-        process = todo.pop()
-        todo += parents.get(process, [])
-        try:
-            lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-        except OSError:
-            continue
-        total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1_024
-    return total
+    status = "queued"
+    while status in ("queued", "in_progress"):
+        async with session.get(f"{url}{link}?wait=60") as response:
+            status = (await response.json())["status"]
+    assert status == "completed", status
+    spoken = time.perf_counter() - started
+    async with session.get(f"{url}{link}/audio?format=mp3") as response:
+        assert len(await response.read()) > len(text) * 100
+    return spoken, time.perf_counter() - started - spoken

@@ -1,0 +1,64 @@
+"""Accepting jobs, one at a time and from 16 clients, while the cap on active jobs holds. [aim 5]
+
+The backend never answers meanwhile: what is accepted stays, so this is the last measurement of its stage.
+"""
+
+import itertools
+import os
+import time
+from pathlib import Path
+from statistics import median
+
+from benchmarks.harness import Report, milliseconds, percentile, rounds, timed
+from benchmarks.rates import WINDOW_SECONDS, latencies
+from benchmarks.service import SENTENCE, Stage
+
+BURST = 5
+MAX_ACTIVE = 8  # limits.max_active_jobs as shipped
+ORIGINAL = "the original: 196/s, p99 102 ms, and 4.5 s with four sentences"
+
+
+async def measure(stage: Stage, report: Report) -> None:
+    """Run and report."""
+    numbers = itertools.count()
+
+    async def accept(sentences: int) -> None:
+        await stage.start_job(f"Job {next(numbers)}. {SENTENCE * sentences}")
+
+    async def alone() -> float:
+        return median([await timed(accept(1)) for _ in range(BURST)])
+
+    async def nothing() -> float:
+        return median([await timed(stage.post(f"{stage.peer}/nothing", {})) for _ in range(BURST)])
+
+    async def fsync() -> float:
+        return median([_one_fsync(stage.folder) for _ in range(BURST)])
+
+    stage.backend.set_faults(always="hang")
+    stage.backend.clear_calls()
+    found = await rounds(report.count(10), {"nothing": nothing, "fsync": fsync, "accept": alone}, warm=3)
+    bounds = [2.5 * nothing + fsync for nothing, fsync in zip(found["nothing"], found["fsync"], strict=True)]
+    report.row("an empty deployment answers a POST in", milliseconds(found["nothing"]), " ms")
+    report.row("one write and fsync", milliseconds(found["fsync"]), " ms")
+    report.row("accepting a job, one client", milliseconds(found["accept"]), " ms")
+    over = [took / bound for took, bound in zip(found["accept"], bounds, strict=True)]
+    report.row("accepting: over 2.5 x the empty deployment + one fsync", over, "x", at_most=1)
+    for sentences in (1, 4):
+        took = [await latencies(lambda n=sentences: accept(n)) for _ in range(report.count(5))]  # type: ignore[misc]
+        name = f"accepts of {sentences} sentence{'s' * (sentences > 1)}, 16 clients"
+        report.row(name, [len(one) / WINDOW_SECONDS for one in took], "/s", at_least=200)
+        report.row(f"{name}: p99", [percentile(milliseconds(one), 99) for one in took], " ms", at_most=100)
+    report.note(ORIGINAL)
+    running = await stage.get("/v1/audio/speech/jobs?status=in_progress&limit=100")
+    report.row("jobs in progress meanwhile", running.count(b'"object":"audio.speech.job"'), at_most=MAX_ACTIVE)
+
+
+def _one_fsync(folder: Path) -> float:
+    """Seconds to append a small record to a file on the service's disk and force it."""
+    record = os.urandom(4_096)
+    with (folder / "fsync").open("ab") as file:
+        started = time.perf_counter()
+        file.write(record)
+        file.flush()
+        os.fsync(file.fileno())
+        return time.perf_counter() - started

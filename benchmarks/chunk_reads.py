@@ -1,0 +1,32 @@
+"""Reading finished chunks of 50 kB with 16 clients, beside an empty deployment that returns 50 kB. [aim 6]"""
+
+import itertools
+
+from benchmarks.harness import Report, ratios, rounds
+from benchmarks.rates import rate
+from benchmarks.service import SENTENCE, Stage
+
+CHUNKS = 40
+CLIP_MS = 1_100
+"""With its edges trimmed about 50 kB."""
+
+
+async def measure(stage: Stage, report: Report) -> None:
+    """Run and report."""
+    stage.backend.set_faults(fixed_audio_ms=CLIP_MS)
+    job = await stage.start_job(SENTENCE * CHUNKS)
+    await stage.finished(job)
+    indices = itertools.cycle(range(CHUNKS))
+    size = len(await stage.get(f"{job}/chunks/0/audio"))
+    found = await rounds(
+        report.count(6),
+        {
+            "peer": lambda: rate(lambda: stage.get(f"{stage.peer}/fifty")),
+            "chunks": lambda: rate(lambda: stage.get(f"{job}/chunks/{next(indices)}/audio")),
+        },
+    )
+    report.row("empty deployment that returns 50 kB, 16 clients", found["peer"], "/s")
+    report.row(f"finished chunks of {size / 1_000:.0f} kB, 16 clients", found["chunks"], "/s")
+    report.row(
+        "finished chunks: rate over the empty deployment's", ratios(found["chunks"], found["peer"]), "x", at_least=0.6
+    )

@@ -1,0 +1,103 @@
+"""Which measurements there are, and what each group of them runs on. A group shares one running service."""
+
+import asyncio
+import importlib
+import re
+import sys
+import tempfile
+import traceback
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import NotPossible, Report
+from benchmarks.service import open_session, running, stub_stage
+
+
+@dataclass(frozen=True)
+class Group:
+    """Measurements on one stage. ``haproxy`` are those of them that are also made in Serve's HAProxy mode."""
+
+    names: tuple[str, ...]
+    stage: Callable[[], Any]
+    haproxy: tuple[str, ...] = ()
+    extra: bool = False
+    """Only made when asked for by name."""
+
+
+@asynccontextmanager
+async def _engine_stage():  # type: ignore[no-untyped-def]
+    with running() as (url, pid, folder):
+        async with open_session() as session:
+            yield session, url, pid, folder
+
+
+@asynccontextmanager
+async def _no_stage():  # type: ignore[no-untyped-def]
+    with tempfile.TemporaryDirectory() as folder:
+        yield (Path(folder),)
+
+
+@asynccontextmanager
+async def _stub_stage():  # type: ignore[no-untyped-def]
+    async with stub_stage() as stage:
+        yield (stage,)
+
+
+GROUPS = {
+    "requests": Group(
+        ("forty_chunks", "speech_door", "chunk_reads", "churn", "accepting"),
+        _stub_stage,
+        haproxy=("forty_chunks", "speech_door", "chunk_reads", "accepting"),
+    ),
+    "load": Group(("many_chunks", "chunk_cost", "long_text", "growth"), _stub_stage),
+    "engine": Group(("whole_book",), _engine_stage),
+    "alone": Group(("split_growth",), _no_stage),
+    "extra": Group(("flaky_backends", "long_job"), _no_stage, extra=True),
+}
+LIMIT_SECONDS = 300.0
+"""Of one measurement: none takes half of it on a quiet machine."""
+
+
+def names_of(group: Group, mode: str) -> tuple[str, ...]:
+    """The group's measurements in a mode, in their order."""
+    return group.haproxy if mode == "haproxy" else group.names
+
+
+def new_report(name: str, mode: str, quick: bool) -> Report:
+    """An empty report with the title and the aims from the measurement's docstring."""
+    document = (importlib.import_module(f"benchmarks.{name}").__doc__ or "").strip().partition("\n")[0]
+    aims = [int(number) for number in re.findall(r"\d+", document.partition("[")[2])]
+    return Report(name, document.partition(" [")[0], mode, quick, aims)
+
+
+async def run_group(group: Group, names: Iterable[str], mode: str, quick: bool) -> bool:
+    """Make the named measurements one after the other; each failure is kept in its report. False if any failed."""
+    reports = [new_report(name, mode, quick) for name in names]
+    try:
+        async with group.stage() as stage:
+            for report in reports:
+                print(f"{report.file_name}: {report.title}", flush=True)
+                await _run(importlib.import_module(f"benchmarks.{report.name}").measure(*stage, report), report)
+    except Exception as error:  # noqa: BLE001 - the stage: what was not measured says why
+        for report in reports:
+            if not report.seconds:
+                report.error = f"the stage failed: {error}"
+                report.write()
+        traceback.print_exc()
+    return not any(report.error for report in reports)
+
+
+async def _run(work: Awaitable[None], report: Report) -> None:
+    report.begin()
+    try:
+        async with asyncio.timeout(LIMIT_SECONDS):
+            await work
+    except NotPossible as error:
+        report.note(f"not measured: {error}")
+    except Exception as error:  # noqa: BLE001 - the boundary: the others go on
+        traceback.print_exc(file=sys.stdout)
+        report.error = f"{type(error).__name__}: {str(error)[:300]}"
+    report.write()

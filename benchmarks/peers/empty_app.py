@@ -1,0 +1,51 @@
+"""Peers inside the same Serve: an empty FastAPI deployment, and bare named Ray actors made by its replica."""
+
+import asyncio
+import time
+from typing import Any
+
+import ray
+from fastapi import FastAPI, Response
+from ray import serve
+
+from benchmarks.peers.bare_actor import BareActor
+
+api = FastAPI()
+FIFTY_KB = bytes(50_000)
+
+
+@serve.deployment(name="peer", num_replicas=1, max_ongoing_requests=1_000, ray_actor_options={"num_cpus": 0})
+@serve.ingress(api)
+class Peer:
+    """As many replicas and requests at once as the service's ingress has in ``serve_config.yaml``."""
+
+    @api.get("/nothing")
+    @api.post("/nothing")
+    async def nothing(self) -> dict[str, Any]:
+        """The empty deployment."""
+        return {}
+
+    @api.get("/fifty")
+    async def fifty(self) -> Response:
+        """The empty deployment, with an answer of 50 kB."""
+        return Response(FIFTY_KB, media_type="audio/wav")
+
+    @api.post("/actors")
+    async def actors(self, seconds: float, at_once: int) -> dict[str, float]:
+        """Named actors a second: made, called once, ended, by so many hands at once."""
+        started, made = time.monotonic(), 0
+
+        async def hand(number: int) -> None:
+            nonlocal made
+            while time.monotonic() - started < seconds:
+                name = f"bare-{number}-{time.monotonic_ns()}"
+                actor: Any = BareActor.options(name=name, namespace="bare", num_cpus=0).remote(name)  # type: ignore[attr-defined]
+                await actor.run.remote()
+                ray.kill(actor)
+                made += 1
+
+        await asyncio.gather(*map(hand, range(at_once)))
+        return {"rate": made / (time.monotonic() - started)}
+
+
+app = Peer.bind()  # type: ignore[attr-defined]
