@@ -3,31 +3,33 @@
 import asyncio
 import time
 
-from benchmarks.harness import Report, milliseconds, ratios, rounds
+from benchmarks.harness import Report, milliseconds, ratios, rounds, timed
 from benchmarks.peers.direct import direct_calls
-from benchmarks.rates import latencies
 from benchmarks.service import SENTENCE, Stage
 
 AT_ONCE = 8
-WINDOW_SECONDS = 6.0
+JOBS = 16
 SPARES = 2  # limits.spare_actors as shipped
 
 
 async def measure(stage: Stage, report: Report) -> None:
     """Run and report."""
     stage.backend.set_faults(delay_ms=0)
-    seconds = 2.0 if report.quick else WINDOW_SECONDS
-
-    async def small_job() -> None:
-        await stage.finished(await stage.start_job(SENTENCE))
+    count = report.count(JOBS, quick=4)
 
     async def jobs() -> float:
-        return len(await latencies(small_job, seconds, AT_ONCE)) / seconds
+        left = iter(range(count))
+
+        async def hand() -> None:
+            for _ in left:
+                await stage.finished(await stage.start_job(SENTENCE))
+
+        return count / await timed(asyncio.gather(*(hand() for _ in range(AT_ONCE))))
 
     async def bare() -> float:
-        return float((await stage.post(f"{stage.peer}/actors?seconds={seconds}&at_once={AT_ONCE}", {}))["rate"])
+        return float((await stage.post(f"{stage.peer}/actors?count={count}&at_once={AT_ONCE}", {}))["rate"])
 
-    found = await rounds(report.count(5), {"bare": bare, "jobs": jobs}, pause=stage.rest)
+    found = await rounds(report.count(5), {"bare": bare, "jobs": jobs}, pause=stage.rest, warm=report.count(1, quick=0))
     report.row(f"bare Ray: named actors made, called and ended, {AT_ONCE} at once", found["bare"], "/s")
     report.row(f"small jobs from POST to completed, {AT_ONCE} at once", found["jobs"], "/s")
     report.row("small jobs: rate over bare Ray's", ratios(found["jobs"], found["bare"]), "x", at_least=0.9)
@@ -41,7 +43,7 @@ async def _burst(stage: Stage) -> float:
 
     The stub's clock is set against ours by a call of our own.
     """
-    await asyncio.sleep(6)  # all spares are there again
+    await stage.rest()
     stage.backend.clear_calls()
     asked = time.perf_counter()
     await direct_calls(stage, 1, 1)

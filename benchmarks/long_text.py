@@ -5,7 +5,7 @@ import contextlib
 
 from benchmarks.harness import Report
 from benchmarks.processes import memory_mb
-from benchmarks.service import CONCURRENCY, REST_SECONDS, SENTENCE, Stage
+from benchmarks.service import CONCURRENCY, SENTENCE, Stage
 
 SENTENCES = 3_000
 LOOK_SECONDS = 0.5
@@ -15,7 +15,7 @@ async def measure(stage: Stage, report: Report) -> None:
     """Run and report."""
     sentences = report.count(SENTENCES, quick=300)
     await stage.finished(await stage.start_job(SENTENCE * sentences))  # what is allocated once is there after this
-    await asyncio.sleep(2 * REST_SECONDS)
+    await stage.rest()
     stage.backend.clear_calls()
     grown = []
     for _ in range(report.count(2, quick=1)):
@@ -31,7 +31,7 @@ async def measure(stage: Stage, report: Report) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             await watch
         grown.append(max(peak) - before)
-        await asyncio.sleep(2 * REST_SECONDS)
+        await stage.rest()
     most = stage.backend.stats()["max_in_flight"]
     report.row(f"{sentences:,} sentences: most calls in flight, counted by the backend", most, at_most=CONCURRENCY)
     report.row("growth of all processes' memory (PSS), mp3 included", grown, " MB", at_most=100)

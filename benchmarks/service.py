@@ -18,14 +18,21 @@ import aiohttp
 import yaml
 
 from benchmarks.harness import ROOT
+from benchmarks.processes import cpu_seconds
 from tts_actors.testing import FakeBackendProcess, Faults
 
 START_SECONDS = 180.0
 CONCURRENCY = 64
 CLIP_MS = 1_000
 SENTENCE = "This is one of the sentences of the text. "
-REST_SECONDS = 2.5
-"""After a job: its clean-up ends and a warm actor is started for the next one."""
+REFILL_SECONDS = 1.3
+"""A little longer than the directory waits before it starts an actor for the one that a job has taken."""
+
+LOOK_SECONDS = 0.4
+QUIET = 0.3
+"""Of one core: less than a starting actor needs, more than an idle service (0.1)."""
+
+MOST_SECONDS = 15.0
 
 PEER = {"name": "peer", "route_prefix": "/peer", "import_path": "benchmarks.peers.empty_app:app"}
 
@@ -73,8 +80,17 @@ class Stage:
                 return dict(answer)
 
     async def rest(self) -> None:
-        """Until a warm actor is there again."""
-        await asyncio.sleep(REST_SECONDS)
+        """Until warm actors are there again: seen by the service's processes having nothing to do."""
+        give_up = time.monotonic() + MOST_SECONDS
+        await asyncio.sleep(REFILL_SECONDS)
+        used, before = LOOK_SECONDS, self._cpu_seconds()
+        while used > LOOK_SECONDS * QUIET and time.monotonic() < give_up:
+            await asyncio.sleep(LOOK_SECONDS)
+            now = self._cpu_seconds()
+            used, before = now - before, now
+
+    def _cpu_seconds(self) -> float:
+        return sum(cpu_seconds(self.pid).values())
 
 
 def free_port() -> int:

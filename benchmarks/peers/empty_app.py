@@ -31,21 +31,19 @@ class Peer:
         return Response(FIFTY_KB, media_type="audio/wav")
 
     @api.post("/actors")
-    async def actors(self, seconds: float, at_once: int) -> dict[str, float]:
+    async def actors(self, count: int, at_once: int) -> dict[str, float]:
         """Named actors a second: made, called once, ended, by so many hands at once."""
-        started, made = time.monotonic(), 0
+        started, left = time.monotonic(), iter(range(count))
 
-        async def hand(number: int) -> None:
-            nonlocal made
-            while time.monotonic() - started < seconds:
+        async def hand() -> None:
+            for number in left:
                 name = f"bare-{number}-{time.monotonic_ns()}"
                 actor: Any = BareActor.options(name=name, namespace="bare", num_cpus=0).remote(name)  # type: ignore[attr-defined]
                 await actor.run.remote()
                 ray.kill(actor)
-                made += 1
 
-        await asyncio.gather(*map(hand, range(at_once)))
-        return {"rate": made / (time.monotonic() - started)}
+        await asyncio.gather(*(hand() for _ in range(at_once)))
+        return {"rate": count / (time.monotonic() - started)}
 
 
 app = Peer.bind()  # type: ignore[attr-defined]
