@@ -4,6 +4,7 @@ PORT ?= 8000
 CONFIG ?= serve_config.yaml
 DATA ?= ./data
 METRICS_PORT ?=
+GRACE ?= 3
 BENCH ?=
 CHAOS ?=
 VENV := .venv
@@ -36,7 +37,7 @@ demo: $(READY)
 	@$(BIN)/python examples/demo.py --port $(PORT)
 
 serve: $(READY)
-	@exec $(BIN)/python -m deployments.runner --config $(CONFIG) --port $(PORT) --data $(DATA) \
+	@exec $(BIN)/python -m deployments.runner --config $(CONFIG) --port $(PORT) --data $(DATA) --grace $(GRACE) \
 	  $(if $(METRICS_PORT),--metrics-port $(METRICS_PORT))
 
 test: $(READY)

@@ -7,6 +7,7 @@ the annotation is a class at run time.
 
 import asyncio
 import os
+import time
 from contextlib import AsyncExitStack
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from deployments.edge import OneKey
 from deployments.ingress import build_http_app
 from deployments.keys import check_exposure, reachable_at
 from deployments.local_tts import HibariEngine, build_engine_api
+from tts_actors.admission import check_accepting
 from tts_actors.chunk_worker import WorkerTools
 from tts_actors.cluster import Gateway, record_with_ray
 from tts_actors.cluster.tools import worker_tools
@@ -38,13 +40,13 @@ from tts_actors.trace_export import check_tracing, export_traces
 class Ingress:
     """The HTTP door of the service; every replica is alike and keeps nothing that is not in the stores."""
 
-    def __init__(self, args: AppArgs) -> None:
+    def __init__(self, args: AppArgs, deployed_at_ms: int) -> None:
         configure_logs()
         record_with_ray()
         export_traces(args.tracing)
         check_exposure(args.auth, _http_host(), os.environ)
         self._args = args
-        self._gateway = Gateway(args)
+        self._gateway = Gateway(args, deployed_at_ms)
         self._store = SqlJobStore(args.store_url)
         self._clips = ObjectClipStore(args.clip_url)
         self._open = AsyncExitStack()
@@ -58,9 +60,10 @@ class Ingress:
             "job_store": self._store.ping,
             "clip_store": self._clips.ping,
             "directory": self._gateway.check,
+            "accepting": self._check_accepting,
             "backends": self._check_backends,
         }
-        single_call = SingleCall(self._args, self._call_tools)
+        single_call = SingleCall(self._args, self._call_tools, lambda: self._gateway.draining)
         return build_http_app(
             self._args, service, single_call, checks, self._gateway.backend_figures, adds_request_id=False
         )
@@ -69,7 +72,7 @@ class Ingress:
         """Serve's health check; its first call prepares the stores and the directory."""
         if not self._prepared:
             await migrate(self._args.store_url)
-            await self._gateway.figures()
+            await self._gateway.open()
             self._prepared = True
 
     async def _call_tools(self) -> WorkerTools:
@@ -80,6 +83,9 @@ class Ingress:
                     worker_tools(self._args, pool, keeps_leases=True, find_pool=self._gateway.pool)
                 )
             return self._tools
+
+    async def _check_accepting(self) -> None:
+        check_accepting(self._gateway.draining)
 
     async def _check_backends(self) -> None:
         """Passes if at least one backend answers."""
@@ -139,7 +145,7 @@ def build_app(args: AppArgs) -> Application:
     check_stores(args.store_url, args.clip_url, nodes)
     check_writable(args.store_url, args.clip_url)
     check_tracing(args.tracing)
-    return cast("Any", Ingress).bind(args)  # type: ignore[no-any-return]
+    return cast("Any", Ingress).bind(args, int(time.time() * 1_000))  # type: ignore[no-any-return]
 
 
 def build_engine(args: EngineArgs) -> Application:

@@ -1,10 +1,11 @@
 """Runs the service on this machine in the foreground: what ``make serve`` starts.
 
 It fills ``{PORT}`` and ``{DATA}`` into the YAML, starts a Ray of its own (it never joins one that is already running),
-hands the YAML to Serve, says when the service is ready, and on Ctrl-C or SIGTERM takes everything down again.
+hands the YAML to Serve, says when the service is ready, and on Ctrl-C or SIGTERM drains it and takes everything down.
 """
 
 import _thread
+import functools
 import logging
 import os
 import secrets
@@ -57,6 +58,7 @@ def main(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
     data: Path = Path("data"),
     metrics_port: Annotated[int | None, typer.Option(min=1, max=65535)] = None,
+    grace: Annotated[float, typer.Option(min=0, help="Seconds that running jobs have to end after Ctrl-C.")] = 3.0,
 ) -> None:
     """Serve CONFIG on 127.0.0.1:PORT with its data in DATA until Ctrl-C."""
     document = filled_config(config.read_text(), port=port, data=data)
@@ -81,7 +83,7 @@ def main(
         )
         for number in (signal.SIGINT, signal.SIGTERM):
             # After Ray, which sets its own; and a shell may have started us with SIGINT ignored.
-            signal.signal(number, _interrupt)
+            signal.signal(number, functools.partial(_interrupt, grace))
         watcher.start()
         try:
             serve_run.main([filled.name], standalone_mode=False)
@@ -128,11 +130,19 @@ def _check_exposure(document: dict[str, Any], host: str) -> None:
                 sys.exit(f"error: {error}")
 
 
-def _interrupt(_signal: int, _frame: Any) -> None:
-    """Stop the jobs first: they go on at the next start. Serve takes its speech engine down before anything else."""
+def _interrupt(grace_seconds: float, _signal: int, _frame: Any) -> None:
+    """Drain first: jobs end or are put back while all they need is there. Serve takes its speech engine down before
+    anything else. A second signal ends the waiting.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _hurry)
+    stop_directory(grace_seconds)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    stop_directory()
+    raise KeyboardInterrupt
+
+
+def _hurry(_signal: int, _frame: Any) -> None:
     raise KeyboardInterrupt
 
 

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable
 
 from tts_actors.config import LimitArgs
-from tts_actors.errors import QueueFull, RetryLater
+from tts_actors.errors import Draining, QueueFull, RetryLater
 from tts_actors.models import Backlog
 from tts_actors.protocols import JobStore
 
@@ -20,6 +20,16 @@ RECENT_JOBS = 32
 
 LOOK_AGAIN_SECONDS = 5.0
 """How long a median is used: a crowd of refused callers costs one query, not one each."""
+
+
+DRAINED_SECONDS = 10.0
+"""When callers of a drained service may ask again: by then another one, or the next one, may be there."""
+
+
+def check_accepting(draining: bool) -> None:
+    """Raise :class:`Draining` if the service takes no new work."""
+    if draining:
+        raise Draining("the service is drained: it takes no new work, and keeps what it has accepted", DRAINED_SECONDS)
 
 
 class Admission:

@@ -120,7 +120,9 @@ class LimitArgs(_Section):
     max_active_jobs: int = Field(8, ge=1, description="Jobs with an actor at work")
     max_queued_jobs: int = Field(1_000, ge=0, description="Jobs waiting for an actor")
     spare_actors: int = Field(2, ge=0, le=1_000, description="Actors started ahead, named with fresh job ids")
-    max_activations: int = Field(5, ge=1, description="A job that kills its actor this often has failed")
+    max_activations: int = Field(
+        5, ge=1, description="A job whose actors die so often without getting a chunk done has failed"
+    )
     max_calls_per_job: int = Field(64, ge=1, description="Backend calls at once for one job")
     per_key: KeyLimitArgs = KeyLimitArgs()
 

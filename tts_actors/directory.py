@@ -57,6 +57,9 @@ REFILL_PATIENCE_SECONDS = 60.0
 REFILL_URGENCY_SECONDS = 5.0
 """The same when none is left: the next job would wait a second for its actor."""
 
+PUT_BACK_SECONDS = 5.0
+"""How long a job's actor may take to commit what it has; a claim that is not given up runs out in 10 s."""
+
 log = structlog.get_logger()
 
 
@@ -94,6 +97,8 @@ class JobDirectory:
         self._warm = False
         self._refill = asyncio.Event()
         self._reviving = asyncio.Lock()
+        self._paused = False
+        self.draining = False  # told to callers; whoever sets it pauses the directory too
 
     async def serve(self) -> None:
         """Take over what an earlier directory of this service left, then sweep and keep spares until cancelled."""
@@ -153,6 +158,33 @@ class JobDirectory:
         ttl_seconds = job.request.ttl_seconds or self._retention.ttl_seconds
         ending = Ending(JobState.CANCELLED, now_ms, now_ms + ttl_seconds * 1_000)
         await self._store.finish(job_id, job.epoch, ending=ending)
+
+    async def pause(self, grace_seconds: float) -> None:
+        """Start no job any more. Running ones may end within the grace; then they are put back into the store.
+
+        What is put back is due at once: for this directory after :meth:`resume`, or for another on the same store.
+        """
+        self._paused = True
+        if self._active:
+            await asyncio.wait(set(self._active.values()), timeout=grace_seconds)
+        if running := dict(self._active):
+            await asyncio.gather(*(self._put_back(job_id) for job_id in running))
+            await asyncio.wait(set(running.values()), timeout=PUT_BACK_SECONDS)
+
+    async def _put_back(self, job_id: str) -> None:
+        handle = self._handles.get(job_id)
+        if handle is None:  # being started, so nothing of it has run
+            self._active[job_id].cancel()
+            return
+        with contextlib.suppress(DirectoryUnavailable, TimeoutError):
+            await asyncio.wait_for(handle.put_back(), PUT_BACK_SECONDS)
+
+    async def resume(self) -> None:
+        """Start jobs again, those first that were put back."""
+        self._paused = False
+        self._refill.set()
+        await self._take_up()
+        await self.sweep()
 
     async def _handle_of(self, job_id: str) -> JobHandle:
         """The active job's actor; one that is just being started is waited for."""
@@ -217,13 +249,13 @@ class JobDirectory:
         return self._limits.max_active_jobs - len(self._active) - held
 
     def _has_room(self) -> bool:
-        return self._room() > 0
+        return self._room() > 0 and not self._paused
 
     def _now_ms(self) -> int:
         return int(self._now() * 1_000)
 
     def _activate(self, job_id: str, activation: Activation | None = None) -> None:
-        if job_id in self._active:
+        if job_id in self._active or self._paused:
             return
         self._retire(job_id)  # the name of a job that is retried, or made again after a delete, must be free
         warm, _ = self._reserved.pop(job_id, (None, 0.0))
@@ -324,7 +356,8 @@ class JobDirectory:
         metrics.record(metrics.JOBS_ACTIVE, len(self._active))
         metrics.record(metrics.SPARES, len(self._spares))
         now_ms = self._now_ms()
-        await self._take_up(now_ms + LEASE_MS - START_MS)
+        if not self._paused:
+            await self._take_up(now_ms + LEASE_MS - START_MS)
         for job_id, state in await self._store.due_jobs(now_ms=now_ms, limit=SWEEP_JOBS):
             if state in TERMINAL:
                 await self._clips.delete_prefix(job_id)
@@ -342,7 +375,7 @@ class JobDirectory:
         while True:
             await self._refill.wait()
             self._refill.clear()
-            while len(self._spares) < self._limits.spare_actors:
+            while len(self._spares) < self._limits.spare_actors and not self._paused:
                 if self._warm:
                     await self._quiet()
                 job_id = new_job_id()

@@ -151,6 +151,12 @@ class DirectoryUnavailable(RetryLater):
     code = "directory_unavailable"
 
 
+class Draining(RetryLater):
+    """The service takes no new work, because somebody has said so; what it has accepted is kept."""
+
+    code = "draining"
+
+
 class PoolRestarted(RetryLater):
     """The backend pool is another one than the asker's leases are from; once they are reported it will grant again."""
 

@@ -71,6 +71,7 @@ class JobActor(JobObject):
         self._writing = asyncio.Lock()
         self._changed = asyncio.Condition()
         self._cancelled = asyncio.Event()
+        self._wanted_back = asyncio.Event()
         self._arrived = asyncio.Event()
         self._settled_from_outside = False
         self._error_from_outside: tuple[str, str] | None = None
@@ -144,15 +145,24 @@ class JobActor(JobObject):
         work = asyncio.create_task(self._work(job, ledger))
         heartbeat = asyncio.create_task(self._heartbeat(job, ledger))
         stop = asyncio.create_task(self._cancelled.wait())
+        leave = asyncio.create_task(self._wanted_back.wait())
         remaining_seconds = max(0.0, (job.deadline_at_ms - self._now_ms()) / 1_000)
         try:
-            await asyncio.wait({work, heartbeat, stop}, timeout=remaining_seconds, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                {work, heartbeat, stop, leave}, timeout=remaining_seconds, return_when=asyncio.FIRST_COMPLETED
+            )
             if self._cancelled.is_set():
                 await _ended(work)
                 error = self._error_from_outside
                 return await self._finish(JobState.FAILED if error else JobState.CANCELLED, error)
             if heartbeat.done():
                 heartbeat.result()
+            if leave.done() and not work.done():
+                async with self._writing:  # no commit is cut in two
+                    await _ended(work)
+                    await _ended(heartbeat)
+                await self._commit(job, ledger, lease_ms=0)
+                return JobState.IN_PROGRESS
             if not work.done():
                 await _ended(work)
                 reason = f"the job did not finish within its {job.job_timeout_ms} ms"
@@ -168,6 +178,7 @@ class JobActor(JobObject):
             await _ended(work)
             await _ended(heartbeat)
             await _ended(stop)
+            await _ended(leave)
 
     async def _work(self, job: JobRecord, ledger: Ledger) -> None:
         """Dispatch what is outstanding until the ledger has a verdict; what it has is committed by then or pending."""
@@ -246,7 +257,7 @@ class JobActor(JobObject):
             self._pending += ledger.record(progress.results)
             self._in_flight = progress.in_flight
 
-    async def _commit(self, job: JobRecord, ledger: Ledger) -> None:
+    async def _commit(self, job: JobRecord, ledger: Ledger, lease_ms: int = LEASE_MS) -> None:
         """Write what is pending and prolong the lease. The last results of a job go with its end instead."""
         store = self._warm().store
         async with self._writing:
@@ -302,6 +313,14 @@ class JobActor(JobObject):
         self._cancelled.set()
         if self._job is None and await self._stored_state() in TERMINAL:
             return  # a finished job's actor that was started to be read: nothing runs
+        await self._stopped.wait()
+
+    async def put_back(self) -> None:
+        """Stop backend calls and give up the claim, for another actor to go on from what is stored; idempotent.
+
+        Returns once the results so far are committed. Calls that were running are cut off and made again later.
+        """
+        self._wanted_back.set()
         await self._stopped.wait()
 
     async def _write(self, operation: Callable[[], Any]) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import structlog
 
 from tts_actors import metrics, tracing
-from tts_actors.admission import Admission
+from tts_actors.admission import Admission, check_accepting
 from tts_actors.backends import Catalog, Route
 from tts_actors.config import AppArgs
 from tts_actors.directory import new_job_id
@@ -145,6 +145,7 @@ class JobService:
         earlier = await self._repeated(tenant, job_id, idempotency_key)
         if earlier is not None:
             return Accepted(_same(earlier, tenant, request_hash), plan, made=False)
+        check_accepting(self._directory.draining)
         reservation = await self._reserve() if job_id is None else Reservation(job_id)
         now_ms = int(self._now() * 1_000)
         handed_over = len(text) <= HANDED_OVER_CHARACTERS

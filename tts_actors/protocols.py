@@ -215,6 +215,9 @@ class JobHandle(Protocol):
 
     async def cancel(self) -> None: ...
 
+    async def put_back(self) -> None:
+        """Stop work on the job and give up the claim on it; returns once its results so far are committed."""
+
     async def wait(self, version: int, timeout_seconds: float) -> int: ...
 
     def kill(self) -> None: ...
@@ -231,6 +234,10 @@ class Spawner(Protocol):
 
 class Directory(Protocol):
     """What the HTTP side asks of the job directory. Raises :class:`DirectoryUnavailable` while there is none."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether the service takes no new work."""
 
     async def reserve(self) -> Reservation:
         """A fresh job id, with a warm actor waiting under that name and a place to run if there is one."""

@@ -5,6 +5,7 @@ import dataclasses
 import time
 from collections.abc import Awaitable, Callable
 
+from tts_actors.admission import check_accepting
 from tts_actors.chunk_worker import CallContext, Piece, WorkerTools, call_backend_tts, describe_clip
 from tts_actors.config import AppArgs
 from tts_actors.errors import BackendError, InvalidRequest, RequestTooLarge
@@ -16,19 +17,28 @@ NO_JOB = "-"
 
 
 class SingleCall:
-    """Speaks texts that fit in one call. ``tools`` gives the open connections and the pool."""
+    """Speaks texts that fit in one call. ``tools`` gives the open connections and the pool, ``draining`` says whether
+    the service takes no new work.
+    """
 
-    def __init__(self, args: AppArgs, tools: Callable[[], Awaitable[WorkerTools]]) -> None:
+    def __init__(
+        self,
+        args: AppArgs,
+        tools: Callable[[], Awaitable[WorkerTools]],
+        draining: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._timeouts = args.timeouts.policy()
         self._retry = args.retry.policy()
         self._tools = tools
+        self._draining = draining
 
     async def speak(self, request: SpeechRequest, text: str) -> tuple[bytes, int]:
         """A WAV file and the timeout that bounded each attempt, milliseconds.
 
         Raises :class:`InvalidRequest` for text with nothing to say, :class:`RequestTooLarge` for text that no backend
-        takes in one call and :class:`BackendError` when the call failed for good.
+        takes in one call, :class:`Draining`, and :class:`BackendError` when the call failed for good.
         """
+        check_accepting(self._draining())
         check_text(text)
         spoken = spoken_text(text)
         if not spoken:

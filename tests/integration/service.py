@@ -108,7 +108,19 @@ def start(folder: Path, document: dict[str, Any], port: int) -> "subprocess.Pope
     with log_path.open("ab") as log:
         begin = log.tell()
         process = subprocess.Popen(
-            [sys.executable, "-m", "deployments.runner", "--config", config, "--port", str(port), "--data", folder],
+            [
+                sys.executable,
+                "-m",
+                "deployments.runner",
+                "--config",
+                config,
+                "--port",
+                str(port),
+                "--data",
+                folder,
+                "--grace",
+                "1",
+            ],
             stdout=log,
             stderr=log,
             cwd=ROOT,

@@ -197,7 +197,11 @@ def _app(args: AppArgs, parts: LocalService) -> ASGIApp:
         return parts.tools
 
     return build_http_app(
-        args, parts.service, SingleCall(args, tools), {"job_store": parts.store.ping}, parts.pool.figures
+        args,
+        parts.service,
+        SingleCall(args, tools, lambda: parts.directory.draining),
+        {"job_store": parts.store.ping},
+        parts.pool.figures,
     )
 
 

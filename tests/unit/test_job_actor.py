@@ -130,7 +130,7 @@ async def test_a_killed_actor_is_replaced_and_nothing_is_spoken_twice(tmp_path: 
         stored = len([v for v in await service.service.chunks("", job.id) if v.result])
         service.spawner.handles[job.id].kill()
         job = await service.service.wait("", job.id, 60)
-        assert (job.state, job.activations) == (JobState.COMPLETED, 2)
+        assert (job.state, job.epoch) == (JobState.COMPLETED, 2)
         assert job.orchestrator_timeout_ms == before
         assert len(backend.calls) <= len(plan.spans) + 2
         assert stored >= 5

@@ -1,6 +1,7 @@
 """``tts-actors admin``: care for a service's jobs and clips, on its machine, across all keys.
 
-These commands read the service's YAML and open its stores; only ``sweep`` talks to the running service (through Ray).
+Most commands read the service's YAML and open its stores; ``sweep``, ``drain`` and ``undrain`` talk to the running
+service, through Ray.
 """
 
 import asyncio
@@ -83,17 +84,42 @@ def _shown(job: JobRecord, owner: str | None) -> dict[str, Any]:
     }
 
 
-@admin.command(epilog="Example: tts-actors admin sweep")
-def sweep(
-    ctx: typer.Context,
-    address: Annotated[
-        str, typer.Option(envvar="RAY_ADDRESS", help="The service's Ray; auto finds the one of this machine.")
-    ] = "auto",
-) -> None:
-    """Have the running service look at all alarms now instead of within two seconds."""
-    from tts_actors.cluster.care import sweep_now  # ray takes half a second, and only this command needs it
+Address = Annotated[
+    str, typer.Option(envvar="RAY_ADDRESS", help="The service's Ray; auto finds the one of this machine.")
+]
 
-    figures = sweep_now(address)
+
+@admin.command(epilog="Example: tts-actors admin sweep")
+def sweep(ctx: typer.Context, address: Address = "auto") -> None:
+    """Have the running service look at all alarms now instead of within two seconds."""
+    from tts_actors.cluster.care import sweep_now  # ray takes half a second, and few commands need it
+
+    _say_figures(ctx, sweep_now(address))
+
+
+@admin.command(epilog="Example: tts-actors admin drain --grace 300")
+def drain(
+    ctx: typer.Context,
+    address: Address = "auto",
+    grace: Annotated[float, typer.Option(min=0, help="Seconds in which running jobs may end by themselves.")] = 60.0,
+) -> None:
+    """Take no new work: callers get 503 with Retry-After. Jobs that run longer than the grace are put back, with all
+    they have got done; waiting ones keep waiting. Reading goes on. It lasts until undrain, or the next deployment.
+    """
+    from tts_actors.cluster import care
+
+    _say_figures(ctx, care.drain(address, grace))
+
+
+@admin.command(epilog="Example: tts-actors admin undrain")
+def undrain(ctx: typer.Context, address: Address = "auto") -> None:
+    """Take new work again and go on with the jobs that were put back."""
+    from tts_actors.cluster import care
+
+    _say_figures(ctx, care.undrain(address))
+
+
+def _say_figures(ctx: typer.Context, figures: dict[str, int]) -> None:
     if ctx.obj.json:
         write_json(figures)
     else:

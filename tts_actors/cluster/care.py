@@ -31,8 +31,23 @@ def sweep_now(address: str) -> dict[str, int]:
     """Have the directory sweep once; returns how many actors there are afterwards, by what they do.
 
     Raises :class:`ConfigError` if there is no Ray at ``address`` and :class:`DirectoryUnavailable` if no service runs
-    there.
+    there; so do the others here.
     """
+    return _told(address, ANSWER_SECONDS, "sweep")
+
+
+def drain(address: str, grace_seconds: float) -> dict[str, int]:
+    """Have the service take no new work; returns once its running jobs have ended or, after the grace, are put back."""
+    return _told(address, grace_seconds + ANSWER_SECONDS, "drain", grace_seconds)
+
+
+def undrain(address: str) -> dict[str, int]:
+    """Have the service take new work again and go on with what was put back."""
+    return _told(address, ANSWER_SECONDS, "undrain")
+
+
+def _told(address: str, timeout_seconds: float, method: str, *arguments: object) -> dict[str, int]:
+    """The directory's answer, from a process that joins the cluster for this one call."""
     _reach(address)
     try:
         ray.init(address=address, namespace=NAMESPACE, logging_level=logging.ERROR, log_to_driver=False)
@@ -40,7 +55,8 @@ def sweep_now(address: str) -> dict[str, int]:
         raise ConfigError(f"no Ray can be reached at {address} ({type(error).__name__})", "address") from error
     try:
         directory: Any = ray.get_actor(DIRECTORY, namespace=NAMESPACE)
-        return dict(cast("dict[str, int]", ray.get(directory.sweep.remote(), timeout=ANSWER_SECONDS)))
+        answer = getattr(directory, method).remote(*arguments)
+        return dict(cast("dict[str, int]", ray.get(answer, timeout=timeout_seconds)))
     except (ValueError, RayError) as error:
         reason = f"the service's directory does not answer ({type(error).__name__})"
         raise DirectoryUnavailable(reason, 2.0) from error

@@ -13,6 +13,7 @@ from tts_actors.cluster.calls import answer
 from tts_actors.cluster.dispatch import warm_worker
 from tts_actors.cluster.job_actors import RaySpawner
 from tts_actors.cluster.metrics import record_with_ray
+from tts_actors.cluster.names import Version
 from tts_actors.cluster.pool_actor import PoolActor
 from tts_actors.config import AppArgs
 from tts_actors.directory import JobDirectory
@@ -38,7 +39,7 @@ class DirectoryActor:
     would start the sweep.)
     """
 
-    def __init__(self, args: AppArgs, version: str) -> None:
+    def __init__(self, args: AppArgs, version: Version) -> None:
         configure_logs()
         record_with_ray()
         export_traces(args.tracing)
@@ -46,6 +47,7 @@ class DirectoryActor:
         self._version = version
         self._directory: JobDirectory | None = None
         self._opened = asyncio.Event()
+        self._turned = asyncio.Condition()
         self._pool: Any = None
         self._serving: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -65,7 +67,9 @@ class DirectoryActor:
         args = self._args
         owner = ray.get_runtime_context().get_session_name()
         longest_seconds = args.timeouts.cap_ms / 1_000
-        self._pool = actor_class(PoolActor, max_restarts=-1).remote(args, longest_seconds + LEASE_MARGIN_SECONDS)
+        self._pool = actor_class(PoolActor, max_restarts=-1, on_head=True).remote(
+            args, longest_seconds + LEASE_MARGIN_SECONDS
+        )
         self._directory = JobDirectory(
             spawner=RaySpawner(args, owner, self._pool),
             store=SqlJobStore(args.store_url),
@@ -77,7 +81,7 @@ class DirectoryActor:
         self._watching = asyncio.create_task(self._watch_pool())
         warm_worker.remote()
         self._opened.set()
-        log.info("directory_open", version=self._version)
+        log.info("directory_open", version=self._version.content)
 
     async def _watch_pool(self) -> None:
         """Tell the metrics every few seconds what the pool has given out."""
@@ -87,9 +91,45 @@ class DirectoryActor:
                 for backend, calls in (await answer(self._pool.in_flight.remote(), METRICS_SECONDS)).items():
                     metrics.record(metrics.BACKEND_CALLS, calls, backend)
 
-    async def version(self) -> str:
-        """What this directory was made with: package version and configuration."""
+    async def version(self) -> Version:
+        """What this directory was made from."""
         return self._version
+
+    async def hand_over(self) -> None:
+        """Start no job any more and put the running ones back, for another directory to take them up at once."""
+        if self._directory is not None:
+            await self._directory.pause(0.0)
+
+    async def drain(self, grace_seconds: float) -> dict[str, int]:
+        """Take no new work; running jobs may end within ``grace_seconds``, then they are put back. Returns figures.
+
+        It lasts until :meth:`undrain`, or until this directory is replaced or dies.
+        """
+        directory = await self._ready()
+        await self._turn(directory, draining=True)
+        await directory.pause(grace_seconds)
+        return await directory.figures()
+
+    async def undrain(self) -> dict[str, int]:
+        """Take new work again, and take up the jobs that were put back; returns the figures."""
+        directory = await self._ready()
+        await directory.resume()
+        await self._turn(directory, draining=False)
+        return await directory.figures()
+
+    async def watch(self, known: bool, timeout_seconds: float) -> bool:
+        """Whether this service is drained: answers when that is not as ``known``, at the latest after the time-out."""
+        directory = await self._ready()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_seconds), self._turned:
+                await self._turned.wait_for(lambda: directory.draining != known)
+        return directory.draining
+
+    async def _turn(self, directory: JobDirectory, *, draining: bool) -> None:
+        async with self._turned:
+            directory.draining = draining
+            self._turned.notify_all()
+        log.info("draining" if draining else "accepting")
 
     async def pool(self) -> Any:
         """The backend pool's handle."""

@@ -15,7 +15,7 @@ from tts_actors.backends.gauge import BackendFigures
 from tts_actors.cluster.actors import actor_class
 from tts_actors.cluster.calls import answer
 from tts_actors.cluster.directory_actor import DirectoryActor
-from tts_actors.cluster.names import DIRECTORY, NAMESPACE
+from tts_actors.cluster.names import DIRECTORY, NAMESPACE, Version
 from tts_actors.config import AppArgs
 from tts_actors.errors import DirectoryUnavailable
 from tts_actors.models import Activation, Reservation
@@ -29,27 +29,50 @@ AHEAD_SECONDS = 30.0
 MAX_HANDLES = 2_000
 """Job actor handles kept: looking one up again blocks a thread for a round trip to the head node."""
 
+PATIENCE_SECONDS = 10.0
+"""How long a call is repeated for which somebody waits, while the directory is restarted (2 s) or handed over (4 s)."""
+
+OPEN_SECONDS = 30.0
+"""The same at the start of a replica, which may have to hand a directory over first."""
+
+AGAIN_SECONDS = 0.2
+"""Pause between two tries to reach a directory."""
+
+HAND_OVER_SECONDS = 10.0
+"""How long the old directory may take to put its running jobs back; without, they go on when their leases run out."""
+
+WATCH_SECONDS = 5.0
+"""How long the question whether the service is drained stays open before it is asked anew."""
+
 ABSENT_SECONDS = 0.2
 """How long a wait lasts for a job that has no actor at the moment: its state is looked up again then."""
 
 log = structlog.get_logger()
 
 
-def stop_directory() -> None:
-    """End the directory and with it every job actor, if there is one; the jobs stay in the store as they are."""
+def stop_directory(grace_seconds: float) -> None:
+    """End the directory and with it every job actor, if there is one.
+
+    The service is drained first: running jobs have the grace to end, then they are put back. An interrupt
+    (``KeyboardInterrupt``) cuts that short; jobs that were not put back go on when their leases have run out.
+    """
     try:
         directory = ray.get_actor(DIRECTORY, namespace=NAMESPACE)
     except ValueError:
         return
+    with contextlib.suppress(RayError, KeyboardInterrupt):
+        ray.get(directory.drain.remote(grace_seconds), timeout=grace_seconds + HAND_OVER_SECONDS)
     ray.kill(directory)
 
 
 class Gateway:
     """The :class:`~tts_actors.protocols.Directory` over Ray."""
 
-    def __init__(self, args: AppArgs) -> None:
+    def __init__(self, args: AppArgs, deployed_at_ms: int) -> None:
         self._args = args
-        self._version = f"{__version__}-{args.fingerprint()}"
+        self._version = Version(f"{__version__}-{args.fingerprint()}", deployed_at_ms)
+        self._draining = False
+        self._watching: asyncio.Task[None] | None = None
         self._directory: Any | None = None
         self._connecting = asyncio.Lock()
         self._ahead: tuple[Reservation | None, float] = (None, 0.0)
@@ -77,14 +100,35 @@ class Gateway:
         return reservation
 
     async def start(self, job_id: str, activation: Activation | None = None, traceparent: str | None = None) -> None:
-        await self._ask("start", job_id, activation, traceparent)
+        await self._insist("start", job_id, activation, traceparent)
 
     async def cancel(self, job_id: str) -> None:
-        await self._ask("cancel", job_id)
+        await self._insist("cancel", job_id)
 
     async def forget(self, job_id: str) -> None:
         self._jobs.pop(job_id, None)
-        await self._ask("forget", job_id)
+        await self._insist("forget", job_id)
+
+    async def open(self) -> None:
+        """Find or make the directory, of this deployment or a later one, and watch from now on whether it is drained.
+
+        Raises :class:`DirectoryUnavailable` if that does not come true within :data:`OPEN_SECONDS`.
+        """
+        await self._insist("figures", patience_seconds=OPEN_SECONDS)
+        if self._watching is None:
+            self._watching = asyncio.create_task(self._watch())
+
+    @property
+    def draining(self) -> bool:
+        """Whether the service takes no new work, as of some milliseconds ago."""
+        return self._draining
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                self._draining = bool(await self._ask("watch", self._draining, WATCH_SECONDS))
+            except DirectoryUnavailable:
+                await asyncio.sleep(AGAIN_SECONDS)
 
     async def pool(self) -> Any:
         """The backend pool's handle."""
@@ -128,8 +172,19 @@ class Gateway:
             self._directory = None
             raise
 
+    async def _insist(self, method: str, *arguments: Any, patience_seconds: float = PATIENCE_SECONDS) -> Any:
+        """Ask again while the directory is away: each of these calls may be made twice."""
+        give_up = time.monotonic() + patience_seconds
+        while True:
+            try:
+                return await self._ask(method, *arguments)
+            except DirectoryUnavailable:
+                if time.monotonic() > give_up:
+                    raise
+                await asyncio.sleep(AGAIN_SECONDS)
+
     async def connect(self) -> Any:
-        """Find the directory, or make it; one of another version is replaced, its jobs are recovered by the new one."""
+        """Find the directory, or make it. An older deployment's is replaced once it has put its running jobs back."""
         async with self._connecting:
             if self._directory is not None:
                 return self._directory
@@ -140,16 +195,21 @@ class Gateway:
                 raise DirectoryUnavailable(
                     f"the job directory cannot be reached ({type(error).__name__})", 2.0
                 ) from error
-            if found != self._version:
-                log.info("directory_replaced", old=found, new=self._version)
-                with contextlib.suppress(RayError):
-                    await asyncio.to_thread(ray.kill, directory)
+            if self._version.replaces(found):
+                await self._replace(directory, found)
                 raise DirectoryUnavailable("the job directory is being replaced by a new version", 1.0)
             self._directory = directory
             return directory
 
+    async def _replace(self, directory: Any, found: object) -> None:
+        log.info("directory_replaced", old=str(found), new=str(self._version))
+        with contextlib.suppress(DirectoryUnavailable, RayError, AttributeError):  # older code knows no hand-over
+            await answer(directory.hand_over.remote(), HAND_OVER_SECONDS)
+        with contextlib.suppress(RayError):
+            await asyncio.to_thread(ray.kill, directory)
+
     def _find_or_create(self) -> Any:
-        options = actor_class(DirectoryActor, max_restarts=-1).options(
+        options = actor_class(DirectoryActor, max_restarts=-1, on_head=True).options(
             name=DIRECTORY, namespace=NAMESPACE, lifetime="detached", get_if_exists=True
         )
         return options.remote(self._args, self._version)

@@ -1,16 +1,19 @@
 """Job actors as named Ray actors: started as children of the directory, called through handles."""
 
+import asyncio
 import functools
-from typing import Any
+from typing import Any, cast
 
 import ray
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from tts_actors.cluster.actors import actor_class
+from tts_actors.cluster.actors import HEAD_RESOURCE, actor_class
 from tts_actors.cluster.calls import answer
 from tts_actors.cluster.dispatch import RayDispatch
 from tts_actors.cluster.metrics import record_with_ray
 from tts_actors.cluster.names import NAMESPACE
+from tts_actors.cluster.placement import Node, Placement
 from tts_actors.config import AppArgs
 from tts_actors.errors import DirectoryUnavailable
 from tts_actors.job_actor import JobActor
@@ -38,17 +41,36 @@ def open_actor_tools(args: AppArgs, owner: str, pool: Any) -> ActorTools:
     )
 
 
-class RayJobHandle:
-    """The :class:`~tts_actors.protocols.JobHandle` of a Ray actor."""
+def live_nodes() -> list[Node]:
+    """The cluster's live nodes, asked of the head."""
+    nodes = cast("list[dict[str, Any]]", cast("Any", ray).nodes())
+    return [Node(node["NodeID"], HEAD_RESOURCE in node["Resources"]) for node in nodes if node["Alive"]]
 
-    def __init__(self, actor: Any) -> None:
+
+class RayJobHandle:
+    """The :class:`~tts_actors.protocols.JobHandle` of a Ray actor, which counts at its node until it is killed."""
+
+    def __init__(self, actor: Any, placement: Placement, node: str | None) -> None:
         self._actor = actor
+        self._placement = placement
+        self._node = node
+
+    async def ready(self, *, rehearse: bool) -> None:
+        """Returns when the actor is up and warm."""
+        await answer(self._actor.ready.remote(rehearse=rehearse), START_SECONDS)
 
     async def run(self, activation: Activation | None = None) -> JobState:
-        return JobState(await answer(self._actor.run.remote(activation)))
+        try:
+            return JobState(await answer(self._actor.run.remote(activation)))
+        except DirectoryUnavailable:
+            self._placement.distrust(self._node)
+            raise
 
     async def cancel(self) -> None:
         await answer(self._actor.cancel.remote())
+
+    async def put_back(self) -> None:
+        await answer(self._actor.put_back.remote())
 
     async def wait(self, version: int, timeout_seconds: float) -> int:
         reference = self._actor.wait.remote(version, timeout_seconds)
@@ -56,6 +78,8 @@ class RayJobHandle:
 
     def kill(self) -> None:
         ray.kill(self._actor)
+        self._placement.give_back(self._node)
+        self._node = None
 
 
 class RaySpawner:
@@ -64,15 +88,28 @@ class RaySpawner:
     def __init__(self, args: AppArgs, owner: str, pool: Any) -> None:
         self._open_tools = functools.partial(open_actor_tools, args, owner, pool)
         self._actor_class = actor_class(JobActor, max_restarts=0)
+        self._placement = Placement(live_nodes)
 
     async def spawn(self, job_id: str, *, rehearse: bool = False) -> RayJobHandle:
+        node = await asyncio.to_thread(self._placement.take)
         try:
-            actor = self._actor_class.options(name=job_id, namespace=NAMESPACE).remote(job_id, self._open_tools)
+            handle = RayJobHandle(self._start(job_id, node), self._placement, node)
         except ValueError as error:  # the name is still held by a dying predecessor
+            self._placement.give_back(node)
             raise DirectoryUnavailable("the job's actor is still being replaced", 1.0) from error
         try:
-            await answer(actor.ready.remote(rehearse=rehearse), START_SECONDS)
+            await handle.ready(rehearse=rehearse)
         except (DirectoryUnavailable, RayError):
-            ray.kill(actor)
+            self._placement.distrust(node)
+            handle.kill()
             raise
-        return RayJobHandle(actor)
+        except asyncio.CancelledError:
+            handle.kill()
+            raise
+        return handle
+
+    def _start(self, job_id: str, node: str | None) -> Any:
+        options: dict[str, Any] = {"name": job_id, "namespace": NAMESPACE}
+        if node is not None:  # soft: if the node is gone by then, any other will do
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=True)
+        return self._actor_class.options(**options).remote(job_id, self._open_tools)

@@ -209,6 +209,8 @@ def record(
     job_id: str, epoch: int, results: Sequence[ChunkResult], counts: JobCounts, lease_until_ms: int
 ) -> Callable[[sa.Connection], int]:
     values = _counted(counts) | {"next_alarm_at_ms": lease_until_ms}
+    if results:  # actors that died without getting anything done in between are what ends a job
+        values["activations"] = 1
 
     def operation(connection: sa.Connection) -> int:
         version = _fenced(connection, job_id, epoch, values)

@@ -68,6 +68,9 @@ class LocalJobHandle:
     async def cancel(self) -> None:
         await self.actor.cancel()
 
+    async def put_back(self) -> None:
+        await self.actor.put_back()
+
     async def wait(self, version: int, timeout_seconds: float) -> int:
         if self.killed:
             raise DirectoryUnavailable("the job actor was killed")
