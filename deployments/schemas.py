@@ -253,6 +253,7 @@ def chunk_answer(view: ChunkView) -> dict[str, Any]:
                 "elapsed_ms": attempt.elapsed_ms,
                 "status": attempt.status,
                 "reason": attempt.reason,
+                "parts": attempt.parts,
             }
             for attempt in (result.attempts if result else ())
         ],

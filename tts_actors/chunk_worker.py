@@ -7,19 +7,16 @@ metadata only; the audio goes straight to the clip store.
 import asyncio
 import contextlib
 import hashlib
-import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeVar
 
 import structlog
 
 from tts_actors import metrics, tracing
-from tts_actors.audio import pcm_of_wav, prepare_clip, wav_bytes
-from tts_actors.audio.loudness import even_loudness
-from tts_actors.backends.catalog import Catalog, Route
-from tts_actors.errors import BackendError, RetryLater, TtsError
+from tts_actors.attempts import Call, CallContext, Piece, WorkerTools, attempt_chunk
+from tts_actors.audio import pcm_of_wav
+from tts_actors.errors import RetryLater, TtsError
 from tts_actors.logs import place_of
 from tts_actors.models import (
     Attempt,
@@ -31,10 +28,21 @@ from tts_actors.models import (
     SliceProgress,
     SpeechRequest,
 )
-from tts_actors.protocols import Backend, ClipStore, LeaseSource, Utterance
-from tts_actors.retry import Course, NextAttempt, RetryPolicy
-from tts_actors.timeouts import TimeoutPolicy
-from tts_actors.tracing import SpanKind
+from tts_actors.protocols import ClipStore
+from tts_actors.retry import Course, NextAttempt
+
+__all__ = [
+    "CallContext",
+    "Piece",
+    "WorkerTools",
+    "call_backend_tts",
+    "clip_folder",
+    "clip_key",
+    "describe_clip",
+    "judge_clip",
+    "keep_clip",
+    "synthesize_chunks",
+]
 
 T = TypeVar("T")
 
@@ -45,32 +53,7 @@ LINGER_SECONDS = 0.01
 """How long results wait for company before they are yielded: the event loop stands still while Ray takes them (0.6 ms),
 and each arrival becomes a commit. A slice's first result does not wait: somebody may be listening."""
 
-THREAD_BYTES = 256 * 1024
-"""Replies larger than this are decoded in a thread: about 2 ms of work, the most the event loop is held up."""
-
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerTools:
-    """What a worker process keeps open between slices."""
-
-    backends: Mapping[str, Backend]
-    catalog: Catalog
-    leases: LeaseSource
-    clips: ClipStore
-    retry: RetryPolicy
-    dice: Callable[[], float] = random.random
-    now: Callable[[], float] = time.time
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """One chunk on its way through a worker. ``characters`` is the length of its span in the caller's text."""
-
-    index: int
-    characters: int
-    text: str
 
 
 def clip_folder(job_id: str) -> str:
@@ -83,30 +66,6 @@ def clip_key(job_id: str, index: int, text: str, request: SpeechRequest) -> str:
     loudness = "\0loudness" if request.loudness is Loudness.ON else ""
     content = f"{request.model}\0{request.voice}\0{request.speed}\0{request.instructions}\0{text}{loudness}"
     return f"{clip_folder(job_id)}/{index:06d}-{hashlib.sha256(content.encode()).hexdigest()[:16]}.wav"
-
-
-@dataclass(slots=True)
-class CallContext:
-    """What the chunks of one slice share. ``slots`` bounds the calls at once, whatever leases there are.
-
-    ``calls`` counts the backend calls running now. Once ``stopping`` is set no new call starts: the running ones may
-    end, for what they bring is paid for.
-    """
-
-    job_id: str
-    request: SpeechRequest
-    route: Route
-    timeouts: TimeoutPolicy
-    deadline_at_ms: int
-    tools: WorkerTools
-    slots: asyncio.Semaphore
-    traceparent: str | None = None
-    calls: int = 0
-    stopping: bool = False
-
-    def remaining_ms(self) -> float:
-        """Milliseconds to the job's deadline."""
-        return self.deadline_at_ms - self.tools.now() * 1_000
 
 
 async def synthesize_chunks(order: SliceOrder, tools: WorkerTools) -> AsyncGenerator[SliceProgress]:
@@ -205,8 +164,8 @@ async def call_backend_tts(piece: Piece, context: CallContext, keep: Callable[[b
     """Have one chunk spoken: lease, call, check, keep; repeat, elsewhere first, while the retry policy allows.
 
     The chunk's timeout, ``timeouts.timeout_ms(piece.characters)`` milliseconds, bounds each attempt from connecting to
-    the last byte, and is returned with the result, also of a chunk that failed. ``keep`` takes the accepted take (a WAV
-    file) before the result is made. Never raises for a backend's fault.
+    the last byte (``attempts.py`` has the clock), and is returned with the result, also of a chunk that failed.
+    ``keep`` takes the accepted take (a WAV file) before the result is made. Never raises for a backend's fault.
     """
     attributes = {"tts.chunk.index": piece.index, "tts.chunk.characters": piece.characters}
     with tracing.span("tts.chunk", attributes, parent=context.traceparent) as span:
@@ -223,26 +182,31 @@ async def _spoken(piece: Piece, context: CallContext, keep: Callable[[bytes], Aw
     course = _course(context, timeout_ms)
     following = course.first()
     while context.remaining_ms() > 0:
-        wav, attempt, error = await _attempt(piece, context, timeout_ms, following)
-        attempts.append(attempt)
-        if error is None:
+        calls = await attempt_chunk(piece, context, timeout_ms, following)
+        attempts += [call.attempt for call in calls]
+        if calls[-1].error is None:
             with tracing.span("tts.clip.keep"):
-                clip = await keep(wav)
+                clip = await keep(calls[-1].wav)
             return ChunkResult(piece.index, timeout_ms, clip, None, tuple(attempts))
-        decision = course.failed(
-            attempt.backend,
-            error,
-            attempt.elapsed_ms,
-            now_ms=time.monotonic() * 1_000,
-            remaining_ms=context.remaining_ms(),
-            jitter=context.tools.dice(),
-        )
-        if decision is None or context.stopping:
-            return ChunkResult(piece.index, timeout_ms, None, error.message, tuple(attempts))
-        following = decision
+        decisions = [_decision(course, context, call) for call in calls]
+        if None in decisions or context.stopping:
+            return ChunkResult(piece.index, timeout_ms, None, calls[-1].error.message, tuple(attempts))
+        following = decisions[-1] or following
         await asyncio.sleep(following.wait_ms / 1_000)
     reason = "the job's deadline passed before this chunk was spoken"
     return ChunkResult(piece.index, timeout_ms, None, reason, tuple(attempts))
+
+
+def _decision(course: Course, context: CallContext, call: Call) -> NextAttempt | None:
+    assert call.error is not None  # noqa: S101 - a good take would have been the last
+    return course.failed(
+        call.attempt.backend,
+        call.error,
+        call.attempt.elapsed_ms,
+        now_ms=time.monotonic() * 1_000,
+        remaining_ms=context.remaining_ms(),
+        jitter=context.tools.dice(),
+    )
 
 
 def _course(context: CallContext, timeout_ms: int) -> Course:
@@ -250,64 +214,6 @@ def _course(context: CallContext, timeout_ms: int) -> Course:
     patience_ms = policy.outage_ms if context.request.patient else 0
     patient_until_ms = time.monotonic() * 1_000 + patience_ms
     return Course(policy, context.route.targets, timeout_ms, patient_until_ms=patient_until_ms)
-
-
-async def _attempt(
-    piece: Piece, context: CallContext, timeout_ms: int, where: NextAttempt
-) -> tuple[bytes, Attempt, BackendError | None]:
-    """One leased call: the WAV of a good take, or the error."""
-    leases = context.tools.leases
-    with metrics.timed(metrics.LEASE_WAIT), tracing.span("tts.lease.wait"):
-        lease = await leases.acquire(
-            context.job_id, usable=where.usable, avoid=where.avoid, priority=context.request.priority
-        )
-    started = time.monotonic()
-    attempt = Attempt(lease.backend, "cancelled", 0)
-    context.calls += 1
-    try:
-        try:
-            async with context.slots:
-                started = time.monotonic()
-                with tracing.span("tts.backend.call", {"tts.backend": lease.backend}, kind=SpanKind.CLIENT):
-                    async with asyncio.timeout(timeout_ms / 1_000):
-                        wav = await _take(piece, context, lease.backend)
-            error = None
-        except TimeoutError:
-            wav, error = b"", BackendError(f"no complete reply within {timeout_ms} ms", "timeout")
-        except BackendError as failure:
-            wav, error = b"", failure
-        attempt = Attempt(
-            backend=lease.backend,
-            outcome="ok" if error is None else error.kind,
-            elapsed_ms=round((time.monotonic() - started) * 1_000),
-            status=None if error is None else error.status,
-            reason=None if error is None else error.message,
-        )
-        return wav, attempt, error
-    finally:
-        metrics.record(metrics.ATTEMPT, time.monotonic() - started, attempt.backend, attempt.outcome)
-        context.calls -= 1
-        leases.release(lease, attempt)
-
-
-async def _take(piece: Piece, context: CallContext, backend: str) -> bytes:
-    model, voice = context.route.targets[backend]
-    request = context.request
-    speed = context.route.speed_at(backend, request.speed)
-    stretch = request.speed / speed
-    reply = await context.tools.backends[backend].speak(
-        Utterance(piece.text, model, voice, speed, request.instructions, request.language)
-    )
-
-    def accept() -> bytes:
-        pcm = prepare_clip(
-            reply.body, reply.content_type, piece.text, speed=speed, stretch=stretch, raw_rate_hz=reply.raw_rate_hz
-        )
-        return wav_bytes(even_loudness(pcm) if request.loudness is Loudness.ON else pcm)
-
-    if len(reply.body) > THREAD_BYTES or request.loudness is Loudness.ON or stretch != 1:
-        return await asyncio.to_thread(accept)
-    return accept()
 
 
 def describe_clip(key: str, wav: bytes) -> Clip:

@@ -46,6 +46,10 @@ class BackendArgs(_Section):
         None, ge=8_000, le=192_000, description="Sample rate of headerless PCM answers; null: as declared"
     )
     max_reply_bytes: int = Field(64 * 2**20, ge=1_024, description="Largest answer that is read")
+    hedge: bool = Field(
+        False,
+        description="Ask another backend too when a call takes longer than 95 % of its like; at most 5 % more calls",
+    )
     speed_range: tuple[Speed, Speed] | None = Field(
         None,
         description="Slowest and fastest `speed` that the server speaks itself; beyond it its audio is time-stretched."

@@ -216,3 +216,7 @@ class BadTake(BackendError):
         self.status = None
         self.may_retry = may_retry
         self.retry_after_seconds = None
+
+
+class HastyTake(BadTake):
+    """The take is good but for its length, which is far below what the voice usually needs for such a text."""

@@ -44,6 +44,7 @@ ATTEMPT = Metric(
     "tts_attempt_seconds", Kind.HISTOGRAM, "Backend calls with the check of the take", ("backend", "outcome")
 )
 RETRIES = Metric("tts_retries", Kind.COUNTER, "Attempts after a chunk's first", ("backend",))
+HEDGES = Metric("tts_hedges", Kind.COUNTER, "Second calls because a first one was slow", ("backend",))
 CHUNKS = Metric("tts_chunks", Kind.COUNTER, "Chunks that were spoken or failed for good", ("outcome",))
 LEASE_WAIT = Metric("tts_lease_wait_seconds", Kind.HISTOGRAM, "Waiting for permission to call a backend")
 BACKEND_CALLS = Metric("tts_backend_calls", Kind.GAUGE, "Leases held", ("backend",))

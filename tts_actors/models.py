@@ -157,13 +157,17 @@ class SpeechRequest:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One call of one backend: how it ended and how long it took. ``outcome`` is ``ok`` or an error kind."""
+    """One call of one backend: how it ended and how long it took. ``outcome`` is ``ok`` or an error kind.
+
+    ``parts`` above 1: the text went in so many calls, one after the other, whose takes were joined.
+    """
 
     backend: str
     outcome: str
     elapsed_ms: int
     status: int | None = None
     reason: str | None = None
+    parts: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,9 @@ from tts_actors.errors import BackendError
 RETRYABLE_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 """HTTP answers after which the same call may succeed (AIP-194 widened by what speech servers do while they load)."""
 
+BAD_TAKES, MOST_BAD_TAKES = 2, 3
+"""Bad takes of a text, each at another backend if there are so many, before it is spoken in parts."""
+
 
 def is_outage(error: BackendError) -> bool:
     """Nobody was there to speak (no connection, 503): what a server does that restarts or loads its model.
@@ -46,11 +49,15 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class NextAttempt:
-    """When and where: wait so many milliseconds, then call one of ``usable``, of ``avoid`` only if no other is well."""
+    """When and where: wait so many milliseconds, then call one of ``usable``, of ``avoid`` only if no other is well.
+
+    ``in_parts``: the text has been bad as a whole, here and elsewhere, and is to be spoken in smaller parts.
+    """
 
     wait_ms: float
     usable: frozenset[str]
     avoid: frozenset[str]
+    in_parts: bool = False
 
 
 class Course:
@@ -72,6 +79,8 @@ class Course:
         self._tried: set[str] = set()
         self._avoid: set[str] = set()
         self._rests_until_ms: dict[str, float] = {}
+        self._bad_takes = 0
+        self._bad_at: set[str] = set()
 
     def first(self) -> NextAttempt:
         """The first attempt: anywhere, now."""
@@ -89,6 +98,9 @@ class Course:
         """
         self._avoid = {backend} if self._avoid | {backend} >= self._backends else self._avoid | {backend}
         self._tried.add(backend)
+        if error.kind == "bad_take":
+            self._bad_takes += 1
+            self._bad_at.add(backend)
         if error.retry_after_seconds is not None:
             self._rests_until_ms[backend] = now_ms + error.retry_after_seconds * 1_000
         counted = not (is_outage(error) and now_ms < self._patient_until_ms)
@@ -110,4 +122,9 @@ class Course:
         rests_ms = {name: self._rests_until_ms.get(name, 0.0) - now_ms for name in fresh or self._backends}
         wait_ms = min(max(wait_ms, min(rests_ms.values())), remaining_ms)
         usable = {name for name in self._backends if self._rests_until_ms.get(name, 0.0) - now_ms <= wait_ms}
-        return NextAttempt(wait_ms, frozenset(usable) or self._backends, frozenset(self._avoid))
+        return NextAttempt(wait_ms, frozenset(usable) or self._backends, frozenset(self._avoid), self._in_parts())
+
+    def _in_parts(self) -> bool:
+        """Bad takes from every backend, from three of them, or up to the last attempt; two in any case."""
+        needed = max(BAD_TAKES, min(len(self._backends), MOST_BAD_TAKES, self._policy.max_attempts - 1))
+        return self._bad_takes >= needed and len(self._bad_at) >= min(needed, len(self._backends))

@@ -15,6 +15,9 @@ from tts_actors.text import check_text, spoken_text
 NO_JOB = "-"
 """Stands for a job id towards the backend pool: all single calls share one turn."""
 
+CALLS = 2
+"""At once: the one that is meant, and another if it is hedged."""
+
 
 class SingleCall:
     """Speaks texts that fit in one call. ``tools`` gives the open connections and the pool, ``draining`` says whether
@@ -58,7 +61,7 @@ class SingleCall:
 
         deadline_at_ms = int(time.time() * 1_000) + self._retry.longest_ms(self._timeouts.timeout_ms(len(text)))
         request = dataclasses.replace(route.settled(request), patient=False)
-        context = CallContext(NO_JOB, request, route, self._timeouts, deadline_at_ms, tools, asyncio.Semaphore(1))
+        context = CallContext(NO_JOB, request, route, self._timeouts, deadline_at_ms, tools, asyncio.Semaphore(CALLS))
         result = await call_backend_tts(Piece(0, len(text), spoken), context, keep)
         if result.error is not None:
             last = result.attempts[-1] if result.attempts else None

@@ -25,13 +25,14 @@ class Route:
     """The backends that can serve a request: name -> (model, voice) in that backend's own words.
 
     ``chunk_characters`` is what the weakest of them takes in one call, ``concurrency`` the calls at once of all;
-    ``speeds`` are each one's slowest and fastest.
+    ``speeds`` are each one's slowest and fastest, ``hedged`` those whose slow calls are made elsewhere too.
     """
 
     targets: dict[str, tuple[str, str]]
     chunk_characters: int
     concurrency: int
     speeds: dict[str, tuple[float, float]] = field(default_factory=dict)
+    hedged: frozenset[str] = frozenset()
 
     def speed_at(self, backend: str, speed: float) -> float:
         """The speed nearest to ``speed`` that the backend speaks itself."""
@@ -93,6 +94,7 @@ class Catalog:
             chunk_characters=min(backend.max_characters for backend in usable),
             concurrency=sum(backend.max_concurrency for backend in usable),
             speeds={backend.name: backend.speeds for backend in usable},
+            hedged=frozenset(backend.name for backend in usable if backend.hedge),
         )
 
 

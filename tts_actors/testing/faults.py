@@ -1,9 +1,9 @@
 """What the fault-injecting server does wrong, and when: pure decisions, no clock, no socket.
 
 A fault is one word: a status (``500``) or a name from :data:`NAMED_FAULTS`. It comes from the first of these that
-applies to a call: a marker in the text, ``always``, ``fail_first_n_calls``, ``fail_times_per_text``, ``statuses``,
-``fail_rate``. Chance is drawn from the seed, the text and how often that text was asked for, so concurrency and the
-order of arrival do not change which calls fail.
+applies to a call: a marker in the text, ``always``, ``fail_beyond``, ``fail_first_n_calls``, ``fail_times_per_text``,
+``statuses``, ``fail_rate``. Chance is drawn from the seed, the text and how often that text was asked for, so
+concurrency and the order of arrival do not change which calls fail.
 """
 
 import hashlib
@@ -68,9 +68,13 @@ class Faults(BaseModel):
     )
 
     always: FaultName | None = Field(None, description="this fault in every call")
-    fail_kind: FaultName = Field("500", description="the fault of the two counters below")
+    fail_kind: FaultName = Field("500", description="the fault of the three fields below")
     fail_first_n_calls: int = Field(0, ge=0, description="the first n calls fail")
     fail_times_per_text: int = Field(0, ge=0, description="each text fails n times, then works")
+    fail_beyond: int | None = Field(None, ge=1, description="texts of more characters fail with fail_kind")
+    speak_at_most: int | None = Field(
+        None, ge=1, description="of a longer text only so many characters are spoken, in a well-formed answer"
+    )
     statuses: dict[ErrorStatus, Probability] = Field(
         default_factory=dict, description="error statuses with the probability of each"
     )
@@ -106,6 +110,8 @@ def choose_fault(faults: Faults, text: str, *, call: int, attempt: int) -> str |
         return known_fault(marker[1])
     if faults.always:
         return faults.always
+    if faults.fail_beyond and len(text) > faults.fail_beyond:
+        return faults.fail_kind
     if call <= faults.fail_first_n_calls or attempt <= faults.fail_times_per_text:
         return faults.fail_kind
     if faults.statuses or faults.fail_rate:

@@ -73,7 +73,7 @@ def speech(ask: Ask, faults: Faults, fault: str | None) -> Answer:
         return _json(200, _error_document(ask.protocol, 200, "the model is not loaded"))
     rate_hz = PIPER_RATE_HZ if ask.protocol == "piper_http" else SAMPLE_RATE_HZ
     seconds = faults.fixed_audio_ms / 1_000 if faults.fixed_audio_ms else None
-    text = "" if seconds else ask.text
+    text = "" if seconds else ask.text[: faults.speak_at_most]
     audio = clip_bytes(text, ask.fmt, rate_hz=rate_hz, speed=ask.speed, seconds=seconds, fault=fault)
     if ask.protocol != "raw_tts":
         return Answer(200, audio, media_type(ask.fmt, fault))
