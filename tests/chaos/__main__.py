@@ -93,7 +93,7 @@ def _watch(stage: Stage, strike: Strike, report: Report) -> None:
         for before, now in zip(strike.before, rows, strict=True):
             if now.id in waiting and (strike.resumed(before, now) or before.state == "completed"):
                 waiting.remove(now.id)
-                resumed_at = max(resumed_at, time.monotonic())
+                resumed_at = max(resumed_at, strike.resumed_at or time.monotonic())
         if all(row.state not in ("queued", "in_progress") for row in rows):
             break
         time.sleep(0.02)

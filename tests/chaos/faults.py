@@ -23,7 +23,7 @@ class Strike:
     """What a fault did. ``stored`` are the clips that were there just before: nobody may speak them again.
 
     ``resumed`` says of a job's rows, before and now, that the job goes on; ``up_at`` is when what it needs was up
-    again. Both clocks are monotonic.
+    again, and ``resumed_at`` when the fault itself saw it go on. All clocks are monotonic.
     """
 
     texts: dict[str, str]
@@ -34,6 +34,7 @@ class Strike:
     resumed: Callable[[Row, Row], bool]
     note: str = ""
     crashes: int = 1
+    resumed_at: float | None = None
     extra: list[str] = field(default_factory=list)
 
 
@@ -156,15 +157,18 @@ def ingress(stage: Stage) -> Strike:
         for replica in replicas:
             replica.kill()
         killed_at = time.monotonic()
-    client.join()
     (job_id,) = stage.ids() - known
     (row,) = stage.rows([job_id])
+    # No replica is needed for that; the next one is up later.
+    until(lambda: goes_on(row, stage.rows([job_id])[0]), "the job goes on")
+    resumed_at = time.monotonic()
+    client.join()
     until(stage.ready, "the service is ready again")
     again = requests.post(link, json=body, headers={"Idempotency-Key": key}, timeout=60)
     extra = [] if again.json().get("id") == job_id else [f"the repeated request made another job: {again.text}"]
     if 202 in answers:
         extra.append("the client had its answer: the kill came too late")
-    return Strike({job_id: text}, [row], set(), len(replicas), killed_at, goes_on, extra=extra)
+    return Strike({job_id: text}, [row], set(), len(replicas), killed_at, goes_on, resumed_at=resumed_at, extra=extra)
 
 
 def raylet(stage: Stage) -> Strike:

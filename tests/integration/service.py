@@ -98,6 +98,16 @@ class Service:
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
 
+    def audio(self, job_id: str) -> bytes:
+        return audio(self.url, job_id)
+
+
+def audio(url: str, job_id: str) -> bytes:
+    """The finished job's WAV file."""
+    answer = requests.get(f"{url}/v1/audio/speech/jobs/{job_id}/audio", params={"format": "wav"}, timeout=60)
+    assert answer.status_code == 200, answer.text
+    return answer.content
+
 
 def start(folder: Path, document: dict[str, Any], port: int) -> "subprocess.Popen[bytes]":
     """Start the runner and wait until it says that it is ready."""

@@ -1,5 +1,6 @@
 """Ray's side of the service: actors by name, what is killed and comes back, what is not imported."""
 
+import functools
 import json
 import os
 import signal
@@ -17,7 +18,21 @@ import requests
 from tests.integration.service import Service
 from tts_actors.client import open_job
 from tts_actors.cluster import DIRECTORY, NAMESPACE
-from tts_actors.errors import Conflict, NotFound
+from tts_actors.cluster.actors import actor_class
+from tts_actors.cluster.job_actors import open_actor_tools
+from tts_actors.errors import Conflict, NotFound, StaleEpoch
+from tts_actors.job_actor import JobActor
+
+TEXT = "".join(f"This is sentence number {number} of a text. " for number in range(60))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(service: Service) -> bytes:
+    """The audio of ``TEXT`` when nothing is killed."""
+    service.backend.reset_faults()
+    job = service.create(TEXT)
+    assert service.job(job["id"], wait=60)["status"] == "completed"
+    return service.audio(job["id"])
 
 
 @pytest.fixture(scope="module")
@@ -142,9 +157,11 @@ def _processes(service: Service, title: str) -> list[psutil.Process]:
     return found
 
 
-def test_a_killed_job_actor_is_replaced_and_no_stored_chunk_is_spoken_twice(service: Service) -> None:
+def test_a_killed_job_actor_is_replaced_and_no_stored_chunk_is_spoken_twice(
+    service: Service, undisturbed: bytes
+) -> None:
     service.backend.set_faults(delay_ms=200)
-    job = service.create("This is a sentence of a text. " * 60)
+    job = service.create(TEXT)
     _until(lambda: service.job(job["id"])["chunks"]["completed"] >= 8)
     for process in _processes(service, "ray::JobActor.run"):
         os.kill(process.pid, signal.SIGKILL)
@@ -152,11 +169,12 @@ def test_a_killed_job_actor_is_replaced_and_no_stored_chunk_is_spoken_twice(serv
     assert after["status"] == "completed"
     assert after["orchestrator_timeout_ms"] == job["orchestrator_timeout_ms"]
     assert service.backend.stats()["calls"] <= 60 + 8
+    assert service.audio(job["id"]) == undisturbed
 
 
-def test_a_killed_chunk_worker_costs_at_most_the_calls_it_had_in_flight(service: Service) -> None:
+def test_a_killed_chunk_worker_costs_at_most_the_calls_it_had_in_flight(service: Service, undisturbed: bytes) -> None:
     service.backend.set_faults(delay_ms=200)
-    job = service.create("This is a sentence of a text. " * 60)
+    job = service.create(TEXT)
     _until(lambda: service.job(job["id"])["chunks"]["completed"] >= 8)
     workers = _processes(service, "synthesize_slice")
     assert workers
@@ -164,22 +182,49 @@ def test_a_killed_chunk_worker_costs_at_most_the_calls_it_had_in_flight(service:
         os.kill(process.pid, signal.SIGKILL)
     assert service.job(job["id"], wait=60)["status"] == "completed"
     assert service.backend.stats()["calls"] <= 60 + 8
+    assert service.audio(job["id"]) == undisturbed
 
 
-def test_a_killed_directory_comes_back_and_its_jobs_go_on(service: Service) -> None:
+def test_a_killed_directory_comes_back_and_its_jobs_go_on(service: Service, undisturbed: bytes) -> None:
     service.backend.set_faults(delay_ms=200)
-    job = service.create("This is a sentence of a text. " * 60)
+    job = service.create(TEXT)
     _until(lambda: service.job(job["id"])["chunks"]["completed"] >= 8)
     for process in _processes(service, "ray::DirectoryActor"):
         os.kill(process.pid, signal.SIGKILL)
     after = service.job(job["id"], wait=60)
     assert after["status"] == "completed"
     assert service.backend.stats()["calls"] <= 60 + 16
+    assert service.audio(job["id"]) == undisturbed
     # The workers that are still there call under the new pool's leases, not under what they may without a pool.
     service.backend.set_faults(always="hang")
     again = service.create("This is a sentence of a text. " * 20)
     _until(lambda: service.backend.stats()["in_flight"] == 8)
     requests.post(f"{service.url}{again['links']['cancel']}", timeout=30)
+
+
+@pytest.mark.usefixtures("_driver")
+def test_of_two_live_actors_of_one_job_the_older_is_fenced_and_writes_nothing(
+    service: Service, undisturbed: bytes
+) -> None:
+    service.backend.set_faults(delay_ms=500)
+    job_id = service.create(TEXT)["id"]
+    older = _started_actor(job_id)
+    _until(lambda: service.job(job_id)["chunks"]["completed"] >= 8)
+    args, pool = ray.get(_actor(DIRECTORY).__ray_call__.remote(lambda actor: (actor._args, actor._pool)))
+    session = ray.get_runtime_context().get_session_name()  # under the service's own name it may claim the job
+    newer = actor_class(JobActor, max_restarts=0).remote(
+        job_id, functools.partial(open_actor_tools, args, session, pool)
+    )
+    verdict = newer.run.remote()
+    _until(lambda: '"job_fenced"' in service.log)
+    with pytest.raises(StaleEpoch):
+        ray.get(older.store_metadata.remote({"written": "by the older"}))
+    assert ray.get(verdict, timeout=60) == "completed"
+    job = service.job(job_id)
+    assert (job["status"], job["chunks"]["completed"], job["metadata"]) == ("completed", 60, {})
+    assert service.backend.stats()["calls"] <= 60 + 16
+    assert service.audio(job_id) == undisturbed
+    ray.kill(newer)
 
 
 @pytest.mark.usefixtures("_driver")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.integration.service import StartFailed, config_with, free_port, kill, start, stop
+from tests.integration.service import StartFailed, audio, config_with, free_port, kill, start, stop
 from tts_actors.testing import FakeBackendProcess, Faults
 
 SENTENCES = 60
@@ -17,7 +17,8 @@ def test_a_job_survives_a_kill_of_the_whole_service_and_a_restart(tmp_path: Path
     with FakeBackendProcess(Faults(delay_ms=300)) as backend:
         document, port = config_with(backend.url), free_port()
         url = f"http://127.0.0.1:{port}"
-        body = {"model": "fake-tts", "input": "This is a sentence of a text. " * SENTENCES}
+        text = "".join(f"This is sentence number {number} of a text. " for number in range(SENTENCES))
+        body = {"model": "fake-tts", "input": text}
         process = start(tmp_path, document, port)
         try:
             job = requests.post(f"{url}/v1/audio/speech/jobs", json=body, timeout=30).json()
@@ -31,6 +32,11 @@ def test_a_job_survives_a_kill_of_the_whole_service_and_a_restart(tmp_path: Path
         try:
             after = requests.get(link, params={"wait": 60}, timeout=90).json()
             again = requests.get(f"{url}/api/tts-job", params={"jobId": job["id"]}, timeout=30).json()
+            calls = backend.stats()["calls"]
+            backend.reset_faults()
+            undisturbed = requests.post(f"{url}/v1/audio/speech/jobs", json=body, timeout=30).json()
+            requests.get(f"{url}{undisturbed['links']['self']}", params={"wait": 60}, timeout=90)
+            assert audio(url, job["id"]) == audio(url, undisturbed["id"])
         finally:
             code = stop(process)
         assert after["status"] == "completed"
@@ -38,7 +44,7 @@ def test_a_job_survives_a_kill_of_the_whole_service_and_a_restart(tmp_path: Path
         assert again["orchestratorTimeoutMs"] == job["orchestrator_timeout_ms"]
         assert after["job_timeout_ms"] == job["job_timeout_ms"]
         assert before < SENTENCES
-        assert backend.stats()["calls"] <= SENTENCES + 8
+        assert calls <= SENTENCES + 8
         assert code == 0
         socket.create_server(("127.0.0.1", port)).close()  # the port is free again
 

@@ -5,14 +5,12 @@ A TCP proxy in front of it breaks connections on order.
 """
 
 import asyncio
-import contextlib
 import socket
 import threading
-from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,102 +19,15 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from deployments.ingress import build_http_app
+from tests.unit.tcp_proxy import HOST, Proxy
 from tts_actors.chunk_worker import WorkerTools
 from tts_actors.config import AppArgs
 from tts_actors.single_call import SingleCall
 from tts_actors.testing import FakeBackend, running_backend
 from tts_actors.testing.in_process import LocalService, running_service
 
-HOST = "127.0.0.1"
 START_SECONDS = 30
 BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 0\r\nContent-Length: 4\r\nConnection: close\r\n\r\naway"
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """What the proxy does to one connection: pass this many bytes of answers on, then hang up."""
-
-    after_bytes: int
-
-
-@dataclass
-class Proxy:
-    """A TCP proxy. New connections are treated as ``orders`` say, one each: a :class:`Cut`, or bytes to answer with.
-
-    Without an order a connection is passed through. ``heads`` are the first lines that clients sent, headers included.
-    """
-
-    target_port: int
-    url: str = ""
-    orders: deque[Cut | bytes] = field(default_factory=deque)
-    heads: list[str] = field(default_factory=list)
-    _loop: asyncio.AbstractEventLoop | None = None
-    _open: set[asyncio.Task[None]] = field(default_factory=set)
-
-    def order(self, *treatments: Cut | bytes) -> None:
-        """Break what is open now, and treat the next connections so."""
-        assert self._loop is not None
-        self.orders.extend(treatments)
-        asyncio.run_coroutine_threadsafe(self._hang_up(), self._loop).result(START_SECONDS)
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator["Proxy"]:
-        self._loop = asyncio.get_running_loop()
-        server = await asyncio.start_server(self._serve, HOST, 0)
-        self.url = f"http://{HOST}:{server.sockets[0].getsockname()[1]}"
-        async with server:
-            yield self
-            await self._hang_up()
-
-    async def _hang_up(self) -> None:
-        tasks = set(self._open)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._open.add(task)
-        order = self.orders.popleft() if self.orders else None
-        try:
-            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
-                await self._treat(reader, writer, order)
-        finally:
-            self._open.discard(task)
-            writer.close()
-
-    async def _treat(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, order: Cut | bytes | None
-    ) -> None:
-        first = await reader.read(65_536)
-        self.heads.append(first.partition(b"\r\n\r\n")[0].decode("latin-1"))
-        if isinstance(order, bytes):
-            writer.write(order)
-            await writer.drain()
-            return
-        answers, requests = await asyncio.open_connection(HOST, self.target_port)
-        upward = asyncio.create_task(_pump(reader, requests))
-        try:
-            requests.write(first)
-            await _pump(answers, writer, order.after_bytes if order else None)
-        finally:
-            upward.cancel()
-            await asyncio.wait({upward})
-            requests.close()
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limit: int | None = None) -> None:
-    passed = 0
-    while data := await reader.read(65_536):
-        if limit is not None and passed + len(data) >= limit:
-            writer.write(data[: limit - passed])
-            await writer.drain()
-            return
-        passed += len(data)
-        writer.write(data)
-        await writer.drain()
 
 
 @dataclass(frozen=True)

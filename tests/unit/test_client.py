@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from tests.unit.http_service import BUSY, Cut, HttpService, http_service
+from tests.unit.http_service import BUSY, HttpService, http_service
+from tests.unit.tcp_proxy import Cut
 from tts_actors.client import ApiError, Job, TtsClient, Unreachable, open_job
 from tts_actors.client.connection import Connection
 from tts_actors.errors import ConfigError, NotReady, TtsError

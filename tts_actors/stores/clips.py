@@ -27,6 +27,9 @@ _CLIENT: "ClientConfig" = {
 _RETRY: "RetryConfig" = {"max_retries": 2, "retry_timeout": timedelta(seconds=10)}
 """Short: who calls repeats by himself, and a request is better answered with 503 than after minutes."""
 
+REQUEST_SECONDS = 60.0
+"""How long one object may take, repeats included: a disk or a share that hangs does not say so itself."""
+
 
 def clip_directory(clip_url: str) -> Path | None:
     """The local directory of a ``file://`` URL, or None for an object store."""
@@ -63,12 +66,19 @@ class ObjectClipStore:
 
     async def put(self, key: str, body: bytes) -> bool:
         with metrics.timed(metrics.STORE, "clip_write"):
-            return await self._put(key, body)
+            return await self._put(key, body, REQUEST_SECONDS)
 
     async def put_file(self, key: str, path: str) -> bool:
-        return await self._put(key, Path(path))
+        return await self._put(key, Path(path), None)  # as long as it is: a library has books of a day
 
-    async def _put(self, key: str, body: bytes | Path) -> bool:
+    async def _put(self, key: str, body: bytes | Path, seconds: float | None) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._put_once(key, body)
+        except (BaseError, OSError) as error:
+            raise clip_trouble(error) from error
+
+    async def _put_once(self, key: str, body: bytes | Path) -> bool:
         try:
             if self._files is not None:
                 await (self._files.put_file(key, body) if isinstance(body, Path) else self._files.put(key, body))
@@ -76,15 +86,14 @@ class ObjectClipStore:
                 await obstore.put_async(self._store, key, body, mode="create")
         except (AlreadyExistsError, FileExistsError):
             return False
-        except (BaseError, OSError) as error:
-            raise clip_trouble(error) from error
         return True
 
     async def get(self, key: str) -> bytes | None:
         try:
             with metrics.timed(metrics.STORE, "clip_read"):
-                result = await obstore.get_async(self._store, key)
-                return bytes(await result.bytes_async())
+                async with asyncio.timeout(REQUEST_SECONDS):
+                    result = await obstore.get_async(self._store, key)
+                    return bytes(await result.bytes_async())
         except (NotFoundError, FileNotFoundError):
             return None
         except (BaseError, OSError) as error:
@@ -92,13 +101,15 @@ class ObjectClipStore:
 
     async def get_range(self, key: str, start: int, end: int) -> bytes:
         try:
-            return bytes(await obstore.get_range_async(self._store, key, start=start, end=end))
+            async with asyncio.timeout(REQUEST_SECONDS):
+                return bytes(await obstore.get_range_async(self._store, key, start=start, end=end))
         except (BaseError, OSError) as error:
             raise clip_trouble(error) from error
 
     async def size(self, key: str) -> int | None:
         try:
-            return int((await obstore.head_async(self._store, key))["size"])
+            async with asyncio.timeout(REQUEST_SECONDS):
+                return int((await obstore.head_async(self._store, key))["size"])
         except (NotFoundError, FileNotFoundError):
             return None
         except (BaseError, OSError) as error:
@@ -106,7 +117,8 @@ class ObjectClipStore:
 
     async def remove(self, key: str) -> None:
         try:
-            await obstore.delete_async(self._store, key)
+            async with asyncio.timeout(REQUEST_SECONDS):
+                await obstore.delete_async(self._store, key)
         except (NotFoundError, FileNotFoundError):
             return
         except (BaseError, OSError) as error:

@@ -21,6 +21,10 @@ BUSY_TIMEOUT_MS = 10_000
 COMMAND_SECONDS = 10.0
 """How long a database server may take for one statement before it counts as unavailable: some never answer."""
 
+OPERATION_SECONDS = 20.0
+"""How long a whole operation may take, the waiting for its turn included, before its caller is told that the store is
+unavailable. What has not begun by then is dropped; what hangs in the middle may still be made: nobody can know."""
+
 CONNECT_SECONDS = 5.0
 """How long opening a connection, or waiting for a free one, may take."""
 
@@ -51,17 +55,19 @@ class Database(Protocol):
     async def close(self) -> None: ...
 
 
-def open_database(store_url: str, *, command_seconds: float | None = COMMAND_SECONDS) -> Database:
-    """The database of the URL; connections are made at first use."""
+def open_database(store_url: str, *, bounded: bool = True) -> Database:
+    """The database of the URL; connections are made at first use. Not ``bounded``, an operation may last for ever."""
+    seconds = OPERATION_SECONDS if bounded else None
     if sa.make_url(store_url).get_backend_name() == "sqlite":
-        return SqliteDatabase(store_url)
-    return AsyncDatabase(store_url, command_seconds=command_seconds)
+        return SqliteDatabase(store_url, seconds)
+    return AsyncDatabase(store_url, seconds, COMMAND_SECONDS if bounded else None)
 
 
 class SqliteDatabase:
     """SQLite in WAL mode: every commit reaches the disk before it is answered (``synchronous=FULL``)."""
 
-    def __init__(self, store_url: str) -> None:
+    def __init__(self, store_url: str, seconds: float | None) -> None:
+        self._seconds = seconds
         url = sa.make_url(store_url).set(drivername="sqlite")
         self._engine = sa.create_engine(url, pool_size=READERS + 1, pool_reset_on_return=None)
         event.listen(self._engine, "connect", _configure_sqlite)
@@ -72,11 +78,13 @@ class SqliteDatabase:
         self._connections: list[sa.Connection] = []
 
     async def read(self, operation: Callable[[sa.Connection], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._run, operation)
+        async with asyncio.timeout(self._seconds):
+            return await asyncio.get_running_loop().run_in_executor(self._readers, self._run, operation)
 
     async def write(self, operation: Callable[[sa.Connection], T], *, alone: bool = False) -> T:
         # SQLite has one writer at a time: each is alone.
-        return await asyncio.get_running_loop().run_in_executor(self._writer, self._transact, operation)
+        async with asyncio.timeout(self._seconds):
+            return await asyncio.get_running_loop().run_in_executor(self._writer, self._transact, operation)
 
     async def close(self) -> None:
         for executor in (self._readers, self._writer):
@@ -127,9 +135,10 @@ class AsyncDatabase:
     newest row after waiting for another writer. Only admission counts rows of others; it runs ``alone``.
     """
 
-    def __init__(self, store_url: str, *, command_seconds: float | None = COMMAND_SECONDS) -> None:
+    def __init__(self, store_url: str, seconds: float | None, command_seconds: float | None) -> None:
         from sqlalchemy.ext.asyncio import create_async_engine
 
+        self._seconds = seconds
         self._engine = create_async_engine(
             store_url,
             pool_size=POOL_SIZE,
@@ -141,11 +150,11 @@ class AsyncDatabase:
         self._reading = self._engine.execution_options(isolation_level="AUTOCOMMIT")
 
     async def read(self, operation: Callable[[sa.Connection], T]) -> T:
-        async with self._reading.connect() as connection:
+        async with asyncio.timeout(self._seconds), self._reading.connect() as connection:
             return await connection.run_sync(operation)
 
     async def write(self, operation: Callable[[sa.Connection], T], *, alone: bool = False) -> T:
-        async with self._engine.begin() as connection:
+        async with asyncio.timeout(self._seconds), self._engine.begin() as connection:
             if alone:
                 # Held until the commit: the next one counts what this one has made.
                 await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ADMISSION_LOCK)))

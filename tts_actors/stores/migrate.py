@@ -58,7 +58,7 @@ async def _upgrade(store_url: str) -> None:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
-    database = open_database(store_url, command_seconds=None)
+    database = open_database(store_url, bounded=False)
     try:
         await database.write(upgrade, alone=True)
     finally:

@@ -1,13 +1,9 @@
-"""A real PostgreSQL and a real S3 server for tests, and a door in front of them that can be shut."""
+"""A real PostgreSQL and a real S3 server for tests."""
 
-import asyncio
-import contextlib
 import os
 import shutil
 import signal
-import socket
 import tempfile
-import threading
 import urllib.request
 import warnings
 from collections.abc import Iterator
@@ -18,7 +14,8 @@ from typing import Any
 
 from moto.server import ThreadedMotoServer
 
-HOST = "127.0.0.1"
+from tests.unit.tcp_proxy import HOST
+
 BUCKET = "clips"
 
 
@@ -87,84 +84,3 @@ def s3_environment(port: int) -> dict[str, str]:
         "AWS_SECRET_ACCESS_KEY": "secret",
         "AWS_REGION": "us-east-1",
     }
-
-
-class Door:
-    """A TCP port that leads to a server. Shut, it ends all connections and refuses new ones, as a dead server does."""
-
-    def __init__(self, target: str | int) -> None:
-        self._target = target
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._listening: asyncio.Server | None = None
-        with socket.create_server((HOST, 0)) as probe:
-            self.port = int(probe.getsockname()[1])
-
-    def __enter__(self) -> "Door":
-        self._thread.start()
-        self.open()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.shut()
-        self._do(asyncio.sleep(0.05))  # aborted transports close on the loop's next rounds
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    def open(self) -> None:
-        """Let connections through."""
-        self._do(self._open())
-
-    def shut(self) -> None:
-        """Cut all connections and refuse new ones."""
-        self._do(self._shut())
-
-    def _do(self, what: Any) -> None:
-        asyncio.run_coroutine_threadsafe(what, self._loop).result(30)
-
-    async def _open(self) -> None:
-        self._listening = await asyncio.start_server(self._serve, HOST, self.port, reuse_address=True)
-
-    async def _shut(self) -> None:
-        if self._listening is not None:
-            self._listening.close()
-            self._listening = None
-        tasks = set(self._tasks)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        with contextlib.suppress(OSError, asyncio.CancelledError):
-            try:
-                await self._join(reader, writer)
-            finally:
-                self._tasks.discard(task)
-                writer.transport.abort()
-
-    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if isinstance(self._target, str):
-            answers, requests = await asyncio.open_unix_connection(self._target)
-        else:
-            answers, requests = await asyncio.open_connection(HOST, self._target)
-        ways = [asyncio.create_task(_pump(reader, requests)), asyncio.create_task(_pump(answers, writer))]
-        try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for way in ways:
-                way.cancel()
-            await asyncio.wait(ways)
-            requests.transport.abort()
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError):
-        while data := await reader.read(65_536):
-            writer.write(data)
-            await writer.drain()

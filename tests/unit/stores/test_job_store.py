@@ -1,7 +1,9 @@
 """What a job store must do; every test runs on SQLite and on a real PostgreSQL."""
 
 import asyncio
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from tests.unit.jobs import NOW_MS, failed, new_job, spoken
 from tts_actors.errors import NotFound, QueueFull, StaleEpoch, StoreUnavailable
 from tts_actors.ledger import Ledger
 from tts_actors.models import Backlog, Ending, JobState, OnChunkFailure, Priority, SpeechRequest
-from tts_actors.stores import SqlJobStore, migrate
+from tts_actors.stores import SqlJobStore, engines, migrate
 from tts_actors.stores.tables import metadata
 
 
@@ -274,3 +276,22 @@ async def test_any_text_is_read_back_as_it_was(store: SqlJobStore) -> None:
     assert await store.get_job("job\x00") is None
     with pytest.raises(NotFound):
         await store.list_jobs("", limit=3, after="job\x00", state=None)
+
+
+async def test_a_writer_that_never_gets_its_turn_is_told_so_and_writes_nothing_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "OPERATION_SECONDS", 0.2)
+    url = f"sqlite+aiosqlite:///{tmp_path}/jobs.db"
+    await migrate(url)
+    store = SqlJobStore(url)
+    with closing(sqlite3.connect(tmp_path / "jobs.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        creates = [store.create_job(new_job(f"job-{number}"), _admit) for number in range(4)]
+        told = await asyncio.gather(*creates, return_exceptions=True)
+        other.execute("ROLLBACK")
+    assert {type(answer) for answer in told} == {StoreUnavailable}
+    await store.create_job(new_job("job-last"), _admit)
+    stored = {job.id for job in await store.list_jobs("", limit=9, after=None, state=None)}
+    assert stored <= {"job-0", "job-last"}  # what waited behind the one that hung was dropped
+    await store.close()

@@ -11,16 +11,14 @@ import pytest
 import requests
 
 from tests.unit.http_service import HttpService, http_service
-from tests.unit.stores.servers import BUCKET, Door, Postgres, s3_environment
+from tests.unit.stores.servers import BUCKET, Postgres, s3_environment
+from tests.unit.tcp_proxy import threaded_proxy
 from tts_actors.config import AppArgs
 from tts_actors.directory import JobDirectory
 from tts_actors.models import JobState, SpeechRequest
-from tts_actors.stores import SqlJobStore
+from tts_actors.stores import SqlJobStore, clips, engines
 from tts_actors.testing import FakeBackend, Faults, running_backend
 from tts_actors.testing.in_process import LocalService, LocalSpawner, running_service
-
-# A door that is shut leaves sockets half-open on both sides: that is its purpose.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 TEXT = "".join(f"This is sentence number {number} of the text. " for number in range(24))
 BODY = {"model": "fake-tts", "voice": "default", "input": TEXT, "chunking": {"max_characters": 50}}
@@ -93,7 +91,7 @@ def _until_called(service: HttpService, calls: int) -> None:
 def test_while_the_database_is_away_creates_wait_and_running_jobs_go_on(
     postgres: Postgres, remote: dict[str, str], tmp_path: Path
 ) -> None:
-    with Door(postgres.socket_path) as door:
+    with threaded_proxy(postgres.socket_path) as door:
         database = remote["store_url"].split("/")[3].split("?")[0]
         url = f"postgresql+asyncpg://postgres@127.0.0.1:{door.port}/{database}"
         with http_service(tmp_path, **(remote | {"store_url": url})) as service:
@@ -110,10 +108,51 @@ def test_while_the_database_is_away_creates_wait_and_running_jobs_go_on(
             assert _create(service).status_code == 202
 
 
+def test_while_the_database_hangs_creates_are_told_so_in_time_and_running_jobs_go_on(
+    postgres: Postgres, remote: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, seconds in (("COMMAND_SECONDS", 1.0), ("CONNECT_SECONDS", 1.0), ("OPERATION_SECONDS", 2.0)):
+        monkeypatch.setattr(engines, name, seconds)
+    with threaded_proxy(postgres.socket_path) as door:
+        database = remote["store_url"].split("/")[3].split("?")[0]
+        url = f"postgresql+asyncpg://postgres@127.0.0.1:{door.port}/{database}"
+        with http_service(tmp_path, **(remote | {"store_url": url})) as service:
+            _slow(service)
+            job_id = _create(service).json()["id"]
+            _until_called(service, 4)
+            door.stall()
+            _refused(_create(service))  # on connections that were open
+            _until_called(service, 12)  # speaking goes on meanwhile
+            _refused(_create(service))  # on one that does not come to be
+            door.open()
+            assert _ended(service, job_id)["status"] == "completed"
+            assert _spoken_once(service)
+            assert _create(service).status_code == 202
+
+
+def test_while_the_object_store_hangs_what_was_spoken_is_kept(
+    s3_port: int, remote: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clips, "REQUEST_SECONDS", 1.0)
+    with threaded_proxy(s3_port) as door:
+        monkeypatch.setenv("AWS_ENDPOINT", f"http://127.0.0.1:{door.port}")
+        with http_service(tmp_path, **remote) as service:
+            done = _ended(service, _create(service).json()["id"])["id"]
+            service.backend.log.records.clear()
+            _slow(service)
+            job_id = _create(service).json()["id"]
+            _until_called(service, 6)
+            door.stall()
+            _refused(requests.get(f"{service.url}/v1/audio/speech/jobs/{done}/chunks/0/audio", timeout=60))
+            door.open()
+            assert _ended(service, job_id)["status"] == "completed"
+            assert _spoken_once(service)
+
+
 def test_while_the_object_store_is_away_what_was_spoken_is_kept(
     s3_port: int, remote: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Door(s3_port) as door:
+    with threaded_proxy(s3_port) as door:
         monkeypatch.setenv("AWS_ENDPOINT", f"http://127.0.0.1:{door.port}")
         with http_service(tmp_path, **remote) as service:
             done = _ended(service, _create(service).json()["id"])["id"]
