@@ -91,6 +91,8 @@ class ObjectClipStore:
     async def get(self, key: str) -> bytes | None:
         try:
             with metrics.timed(metrics.STORE, "clip_read"):
+                if self._files is not None:
+                    return await self._files.get(key)
                 async with asyncio.timeout(REQUEST_SECONDS):
                     result = await obstore.get_async(self._store, key)
                     return bytes(await result.bytes_async())

