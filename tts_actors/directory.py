@@ -223,14 +223,14 @@ class JobDirectory:
                 raise NotReady(f"the job is {job.state.value} and its actor is not up yet", job.poll_after_ms / 1_000)
             self._retire_later(job_id, await self._spawner.spawn(job_id))
 
-    async def wait(self, job_id: str, version: int, timeout_seconds: float) -> None:
-        """Return when the job's version passes ``version``, at the latest after the time-out."""
+    async def wait(self, job_id: str, version: int, timeout_seconds: float, *, linger_seconds: float = 0.0) -> None:
+        """Return when the job's version passes ``version`` or, up to ``linger_seconds`` later, when the job ends."""
         handle = self._handles.get(job_id)
         if handle is None:
             await asyncio.sleep(min(timeout_seconds, 0.2))
             return
         with contextlib.suppress(DirectoryUnavailable):
-            await handle.wait(version, timeout_seconds)
+            await handle.wait(version, timeout_seconds, linger_seconds)
 
     async def figures(self) -> dict[str, int]:
         """How many actors there are, by what they do."""

@@ -358,11 +358,18 @@ class JobActor(JobObject):
             for task in ended:
                 task.cancel()
 
-    async def wait(self, version: int, timeout_seconds: float) -> int:
-        """The job's version once it is above ``version``, or the present one after the time-out."""
+    async def wait(self, version: int, timeout_seconds: float, linger_seconds: float = 0.0) -> int:
+        """The job's version once it is above ``version``, or the present one after the time-out.
+
+        News are held back for ``linger_seconds``, so that more of them come with one answer; the job's end is not.
+        """
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_seconds), self._changed:
-                await self._changed.wait_for(lambda: self._version > version)
+            async with asyncio.timeout(timeout_seconds):
+                async with self._changed:
+                    await self._changed.wait_for(lambda: self._version > version)
+                if linger_seconds:
+                    async with asyncio.timeout(linger_seconds):
+                        await self._stopped.wait()
         return self._version
 
     def _now_ms(self) -> int:

@@ -219,7 +219,8 @@ class JobService:
         job = await self.get(tenant, job_id)
         give_up = time.monotonic() + seconds
         while job.state not in TERMINAL and (remaining := give_up - time.monotonic()) > 0:
-            await self._directory.wait(job_id, job.version, min(remaining, LOOK_AGAIN_SECONDS))
+            wait_seconds = min(remaining, LOOK_AGAIN_SECONDS)
+            await self._directory.wait(job_id, job.version, wait_seconds, linger_seconds=wait_seconds)
             job = await self.get(tenant, job_id)
         return job
 

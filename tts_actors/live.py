@@ -29,6 +29,10 @@ T = TypeVar("T")
 LOOK_AGAIN_SECONDS = 5.0
 """A follower looks into the store at least this often: the actor that it listens to may have been replaced."""
 
+LINGER_SECONDS = 0.05
+"""Once there is something to hear, news come at most this often: a look is an actor call, a read and a block for every
+listener, and a job of short chunks has fifty commits a second."""
+
 STORE_RETRY_SECONDS = 0.5
 """Pause before a follower asks a store again that was away."""
 
@@ -54,6 +58,7 @@ async def follow(store: JobStore, directory: Directory, job: JobRecord, since: i
     :class:`JobExpired` when its life is over. A store that is away is waited for.
     """
     created_at_ms = job.created_at_ms
+    linger_seconds = 0.0
     while True:
         try:
             found = await store.get_news(job.id, since)
@@ -68,9 +73,10 @@ async def follow(store: JobStore, directory: Directory, job: JobRecord, since: i
         if job.version > since:
             yield News(job, tuple(results))
             since = job.version
+            linger_seconds = LINGER_SECONDS if job.chunks_completed else 0.0
         if job.state in TERMINAL:
             return
-        await directory.wait(job.id, since, LOOK_AGAIN_SECONDS)
+        await directory.wait(job.id, since, LOOK_AGAIN_SECONDS, linger_seconds=linger_seconds)
 
 
 class Signal:

@@ -218,7 +218,7 @@ class JobHandle(Protocol):
     async def put_back(self) -> None:
         """Stop work on the job and give up the claim on it; returns once its results so far are committed."""
 
-    async def wait(self, version: int, timeout_seconds: float) -> int: ...
+    async def wait(self, version: int, timeout_seconds: float, linger_seconds: float) -> int: ...
 
     def kill(self) -> None: ...
 
@@ -252,5 +252,8 @@ class Directory(Protocol):
     async def forget(self, job_id: str) -> None:
         """Stop the job's actor, if any: the job is about to be deleted."""
 
-    async def wait(self, job_id: str, version: int, timeout_seconds: float) -> None:
-        """Return when the job's version passes ``version``, at the latest after the time-out."""
+    async def wait(self, job_id: str, version: int, timeout_seconds: float, *, linger_seconds: float = 0.0) -> None:
+        """Return when the job's version passes ``version``, at the latest after the time-out.
+
+        News are held back for ``linger_seconds``, the job's end is not: each answer costs two processes some work.
+        """

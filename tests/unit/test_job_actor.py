@@ -110,6 +110,14 @@ async def test_the_deadline_ends_a_job_whatever_its_chunks_do(tmp_path: Path) ->
         assert (job.state, job.error_code) == (JobState.FAILED, "deadline_exceeded")
 
 
+async def test_news_that_are_held_back_come_with_the_jobs_end(tmp_path: Path) -> None:
+    async with local_service(tmp_path, Faults(delay_ms=30), backend={"max_concurrency": 1}) as (service, _):
+        job = await created(service, "One sentence. Another one. A third one.")
+        await until(lambda: job.id in service.spawner.handles)
+        await service.directory.wait(job.id, job.version, 60, linger_seconds=60)
+        assert (await service.service.get("", job.id)).state is JobState.COMPLETED
+
+
 async def test_cancel_closes_the_sockets_of_running_calls(tmp_path: Path) -> None:
     async with local_service(tmp_path, Faults(always="hang")) as (service, backend):
         job = await created(service, "One sentence. Another one.")

@@ -147,10 +147,10 @@ class Gateway:
         if not (await self.figures())["warm"]:
             raise DirectoryUnavailable("the first job actors are being started", 1.0)
 
-    async def wait(self, job_id: str, version: int, timeout_seconds: float) -> None:
+    async def wait(self, job_id: str, version: int, timeout_seconds: float, *, linger_seconds: float = 0.0) -> None:
         try:
             actor = await self._job(job_id)
-            await answer(actor.wait.remote(version, timeout_seconds), timeout_seconds + CALL_SECONDS)
+            await answer(actor.wait.remote(version, timeout_seconds, linger_seconds), timeout_seconds + CALL_SECONDS)
         except (DirectoryUnavailable, ValueError):
             self._jobs.pop(job_id, None)
             await asyncio.sleep(min(timeout_seconds, ABSENT_SECONDS))

@@ -72,8 +72,8 @@ class RayJobHandle:
     async def put_back(self) -> None:
         await answer(self._actor.put_back.remote())
 
-    async def wait(self, version: int, timeout_seconds: float) -> int:
-        reference = self._actor.wait.remote(version, timeout_seconds)
+    async def wait(self, version: int, timeout_seconds: float, linger_seconds: float) -> int:
+        reference = self._actor.wait.remote(version, timeout_seconds, linger_seconds)
         return int(await answer(reference, timeout_seconds + 5))
 
     def kill(self) -> None:

@@ -71,10 +71,10 @@ class LocalJobHandle:
     async def put_back(self) -> None:
         await self.actor.put_back()
 
-    async def wait(self, version: int, timeout_seconds: float) -> int:
+    async def wait(self, version: int, timeout_seconds: float, linger_seconds: float) -> int:
         if self.killed:
             raise DirectoryUnavailable("the job actor was killed")
-        return await self.actor.wait(version, timeout_seconds)
+        return await self.actor.wait(version, timeout_seconds, linger_seconds)
 
     def kill(self) -> None:
         self.killed = True
