@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.envelopes import error_response
 from deployments.keys import Keys, RequestRate, bearer_is
+from deployments.permits import Permits
 from tts_actors import tracing
 from tts_actors.errors import RequestTooLarge, Unauthorized
 
@@ -58,6 +59,7 @@ class Edge:
         self._rate = rate
         self._adds_request_id = adds_request_id
         self._keys = keys
+        self._permits = Permits(keys)
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -105,7 +107,8 @@ class Edge:
         state: dict[str, Any] = scope.setdefault("state", {})
         state["tenant"] = ""
         if scope["path"] not in OPEN_PATHS and not scope["path"].startswith("/ui/"):
-            state["tenant"] = self._keys.tenant(headers)
+            permitted = self._permits.tenant(scope)
+            state["tenant"] = self._keys.tenant(headers) if permitted is None else permitted
             self._rate.take(state["tenant"])
         length = headers.get("content-length", "")
         if length.isdigit() and int(length) > self._max_body_bytes:

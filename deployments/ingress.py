@@ -16,9 +16,11 @@ from deployments.edge import EXPOSED_HEADERS, Edge
 from deployments.envelopes import error_response
 from deployments.keys import Keys, RequestRate
 from deployments.openapi import describe
+from deployments.permits import Permits
 from deployments.routes.captions import caption_routes
 from deployments.routes.discovery import discovery_routes
 from deployments.routes.jobs import job_routes
+from deployments.routes.listening import listening_routes
 from deployments.routes.operations import Check, operation_routes
 from deployments.routes.original import original_routes
 from deployments.routes.page import page_routes
@@ -46,15 +48,17 @@ def build_http_app(
     """All routes of the service as one ASGI application."""
     api = FastAPI(title="tts-actors", version=__version__, redoc_url=None)
     speech = SpeechDoor(args, service, single_call)
+    keys = Keys(args.auth, os.environ)
     prefixes = ("/v1", "")  # clients differ in whether their base URL ends in /v1
     for router in (
         *(speech_routes(speech, prefix) for prefix in prefixes),
         original_routes(service, single_call),
         job_routes(service),
         caption_routes(service),
+        listening_routes(service, Permits(keys)),
         operation_routes(checks, service.unattended_jobs, args.backends, figures),
         *(discovery_routes(service.catalog, prefix) for prefix in prefixes),
-        page_routes(),
+        page_routes(args.limits),
     ):
         # The routes themselves instead of ``include_router``: FastAPI looks through an included router twice a request,
         # which cost 40 % of a small answer (/health: 449 us of CPU, 266 us so).
@@ -65,7 +69,7 @@ def build_http_app(
         api.add_exception_handler(kind, _handle)
     edge = Edge(
         api,
-        keys=Keys(args.auth, os.environ),
+        keys=keys,
         rate=RequestRate(args.limits.per_key.requests_per_minute),
         max_body_bytes=args.limits.max_body_bytes,
         adds_request_id=adds_request_id,

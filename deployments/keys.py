@@ -53,6 +53,22 @@ class Keys:
             raise Unauthorized("a valid API key is needed: Authorization: Bearer <key>")
         return found[0]
 
+    def seal(self, headers: Headers, message: str) -> str | None:
+        """A seal on the message with the key that the request carries; None if there are no keys.
+
+        Raises :class:`Unauthorized`. Made from the key's hash: every process with the same keys knows it, and it ends
+        with the key.
+        """
+        if not self._keys:
+            return None
+        self.tenant(headers)
+        return _seal(_digest(_given(headers)), message)
+
+    def sealed_by(self, message: str, seal: str) -> str | None:
+        """The tenant with one of whose keys this very message was sealed."""
+        found = [name for key, name in self._keys if hmac.compare_digest(_seal(key, message), seal)]
+        return found[0] if found else None
+
 
 def bearer_is(headers: Headers, key: str) -> bool:
     """Whether the request carries this very key."""
@@ -68,6 +84,10 @@ def _given(headers: Headers) -> bytes:
 def _digest(key: bytes) -> bytes:
     """All keys at one length: a comparison does not even tell how long one is."""
     return hashlib.sha256(key).digest()
+
+
+def _seal(key: bytes, message: str) -> str:
+    return hmac.new(key, message.encode(), hashlib.sha256).hexdigest()
 
 
 def _lines(path: str) -> list[str]:

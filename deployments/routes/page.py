@@ -5,6 +5,7 @@ from pathlib import Path
 from fastapi import APIRouter
 from fastapi.responses import Response
 
+from tts_actors.config import LimitArgs
 from tts_actors.errors import NotFound
 
 UI = Path(__file__).resolve().parent.parent / "ui"
@@ -15,16 +16,18 @@ TYPES = {
     ".svg": "image/svg+xml",
 }
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self' blob:;"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self';"
     " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""No inline script, no other host. ``blob:`` is for audio fetched with a key, which ``<audio>`` cannot send."""
+"""No inline script, no other host."""
 
 
-def page_routes() -> APIRouter:
-    """``/`` and the files that it loads."""
+def page_routes(limits: LimitArgs) -> APIRouter:
+    """``/`` and the files that it loads. The page is told the limits, to name them before it sends anything."""
     router = APIRouter(include_in_schema=False)
     files = {path.name: path.read_bytes() for path in UI.iterdir() if path.suffix in TYPES}
+    bounds = f'data-max-characters="{limits.max_characters}" data-max-body-bytes="{limits.max_body_bytes}"'
+    files["index.html"] = files["index.html"].replace(b"data-bounds", bounds.encode())
 
     @router.get("/")
     async def page() -> Response:

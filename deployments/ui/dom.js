@@ -24,7 +24,22 @@ export function clock(seconds) {
   return s < 3600 ? `${Math.floor(s / 60)}:${rest}` : `${Math.floor(s / 3600)}:${String(Math.floor(s / 60) % 60).padStart(2, "0")}:${rest}`;
 }
 
-// The service counts Unicode characters, JavaScript counts UTF-16 units: returns (from, to) => text.
+export const ms = (value) => (value === null || value === undefined ? "–" : `${Math.round(value).toLocaleString()} ms`);
+
+// Long loops await this in every round: the page stays alive between slices of a few milliseconds.
+export function slices(lengthMs = 10) {
+  let since = performance.now();
+  return async () => {
+    if (performance.now() - since < lengthMs) return;
+    await new Promise((resolve) => setTimeout(resolve));
+    since = performance.now();
+  };
+}
+
+// The service counts Unicode characters, JavaScript counts UTF-16 units.
+export const characters = (text) => text.length - (text.match(/[\ud800-\udbff][\udc00-\udfff]/g)?.length ?? 0);
+
+// Returns (from, to) => text, in the service's count.
 export function slicer(text) {
   if (!/[\ud800-\udfff]/.test(text)) return (from, to) => text.slice(from, to);
   const at = [];

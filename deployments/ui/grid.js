@@ -2,10 +2,12 @@
 export class Grid {
   constructor(canvas, onChoose) {
     this.canvas = canvas;
+    this.pen = canvas.getContext("2d");
     this.onChoose = onChoose;
     this.chunks = [];
     this.chosen = 0;
-    new ResizeObserver(() => this.draw()).observe(canvas.parentElement);
+    this.dirty = new Set();
+    new ResizeObserver(() => canvas.clientWidth === this.width || this.draw()).observe(canvas.parentElement);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
     const point = (event) => this.choose(this.at(event));
     canvas.addEventListener("pointermove", point);
@@ -28,9 +30,10 @@ export class Grid {
 
   choose(index) {
     if (!this.chunks[index]) return;
+    this.changed(this.chosen);
     this.chosen = index;
+    this.changed(index);
     this.onChoose(this.chunks[index]);
-    this.draw();
   }
 
   set(chunks) {
@@ -38,7 +41,17 @@ export class Grid {
     this.draw();
   }
 
+  changed(index) {
+    this.dirty.add(index);
+    this.soon();
+  }
+
   draw() {
+    this.whole = true;
+    this.soon();
+  }
+
+  soon() {
     if (this.queued) return;
     this.queued = true;
     requestAnimationFrame(() => {
@@ -49,8 +62,17 @@ export class Grid {
 
   paint() {
     const width = this.canvas.clientWidth;
+    if (!width) return;
+    if (this.whole) this.measure(width);
+    const cells = this.whole ? this.chunks.keys() : this.dirty;
+    for (const index of cells) this.cell(index);
+    this.whole = false;
+    this.dirty.clear();
+  }
+
+  measure(width) {
+    this.width = width;
     const count = this.chunks.length;
-    if (!width || !count) return;
     this.size = count <= 60 ? 22 : count <= 600 ? 14 : count <= 3000 ? 8 : 5;
     this.columns = Math.max(1, Math.floor(width / this.size));
     const height = Math.ceil(count / this.columns) * this.size;
@@ -58,35 +80,34 @@ export class Grid {
     this.canvas.width = width * scale;
     this.canvas.height = height * scale;
     this.canvas.style.height = `${height}px`;
+    this.pen.scale(scale, scale);
     const style = getComputedStyle(document.documentElement);
     const color = (name) => style.getPropertyValue(name).trim();
-    const colors = { completed: color("--accent"), failed: color("--bad"), pending: color("--wait") };
-    const cross = color("--card");
-    const chosen = color("--ink");
-    const pen = this.canvas.getContext("2d");
-    pen.scale(scale, scale);
-    const gap = this.size > 8 ? 3 : 1;
-    this.chunks.forEach((chunk, i) => {
-      const x = (i % this.columns) * this.size;
-      const y = Math.floor(i / this.columns) * this.size;
-      const side = this.size - gap;
-      pen.fillStyle = colors[chunk.state] || colors.pending;
-      pen.fillRect(x, y, side, side);
-      if (chunk.state === "failed" && side > 6) {
-        pen.strokeStyle = cross;
-        pen.lineWidth = 2;
-        pen.beginPath();
-        pen.moveTo(x + 3, y + 3);
-        pen.lineTo(x + side - 3, y + side - 3);
-        pen.moveTo(x + side - 3, y + 3);
-        pen.lineTo(x + 3, y + side - 3);
-        pen.stroke();
-      }
-      if (i === this.chosen) {
-        pen.strokeStyle = chosen;
-        pen.lineWidth = 2;
-        pen.strokeRect(x + 1, y + 1, side - 2, side - 2);
-      }
-    });
+    this.colors = { completed: color("--accent"), failed: color("--bad"), pending: color("--wait"), cross: color("--card"), chosen: color("--ink") };
+  }
+
+  cell(index) {
+    const { pen, size, colors } = this;
+    const chunk = this.chunks[index];
+    if (!chunk) return;
+    const x = (index % this.columns) * size;
+    const y = Math.floor(index / this.columns) * size;
+    const side = size - (size > 8 ? 3 : 1);
+    pen.clearRect(x, y, size, size);
+    pen.fillStyle = colors[chunk.state] || colors.pending;
+    pen.fillRect(x, y, side, side);
+    pen.lineWidth = 2;
+    if (chunk.state === "failed" && side > 6) {
+      pen.strokeStyle = colors.cross;
+      pen.beginPath();
+      pen.moveTo(x + 3, y + 3);
+      pen.lineTo(x + side - 3, y + side - 3);
+      pen.moveTo(x + side - 3, y + 3);
+      pen.lineTo(x + 3, y + side - 3);
+      pen.stroke();
+    }
+    if (index !== this.chosen) return;
+    pen.strokeStyle = colors.chosen;
+    pen.strokeRect(x + 1, y + 1, side - 2, side - 2);
   }
 }

@@ -1,47 +1,44 @@
-// One job: watched over events (polling when they fail), heard while it renders, controlled.
+// One job: watched over events (polling when they fail), shown, controlled.
 import { JOBS, ask, events, json, key } from "/ui/api.js";
-import { $, clock, el, facts, notice } from "/ui/dom.js";
+import { showChunk, showFailures } from "/ui/chunks.js";
+import { $, clock, el, facts, ms, notice } from "/ui/dom.js";
 import { Grid } from "/ui/grid.js";
+import { Player } from "/ui/player.js";
 import { Reader } from "/ui/reader.js";
 
 const ENDED = ["completed", "completed_with_gaps", "failed", "cancelled", "expired"];
-const audio = $("audio");
+const GONE = [401, 404, 410];
+const LONGEST_PAUSE_MS = 5_000;
 let job = null;
 let chunks = [];
 let captions = [];
-let source = "";
 let watching = null;
 let captionsAt = 0;
+let updates = "";
+let shown = "";
 const path = (rest = "") => `${JOBS}/${encodeURIComponent(job.id)}${rest}`;
 const ended = () => ENDED.includes(job.status);
-const grid = new Grid($("grid"), showChunk);
-const reader = new Reader(jump);
-
-function showChunk(chunk) {
-  const attempts = chunk.attempts?.length ?? 0;
-  $("grid").setAttribute("aria-valuenow", chunk.index + 1);
-  $("grid").setAttribute("aria-valuetext", `${chunk.index + 1} of ${chunks.length}, ${chunk.state}, ${attempts} attempts${chunk.reason ? `, ${chunk.reason}` : ""}`);
-  facts($("chunk"), [
-    ["Chunk", `${chunk.index + 1} of ${chunks.length}`],
-    ["State", chunk.state],
-    ["Attempts", attempts],
-    ["Backend", chunk.backend ?? "–"],
-    ["Timeout", chunk.timeout_ms ? `${chunk.timeout_ms.toLocaleString()} ms` : "–"],
-    ["Reason", chunk.reason],
-  ]);
-}
+const grid = new Grid($("grid"), (chunk) => showChunk(chunk, chunks.length));
+const reader = new Reader((seconds) => player.jump(seconds));
+const player = new Player({ path, ended, job: () => job, captions: () => captions }, (index) => {
+  reader.mark(index);
+  if (!ended() && captions.at(-1)?.index - index < 4) loadCaptions(false);
+});
 
 function show(news) {
   Object.assign(job, news);
   const c = job.chunks;
-  $("status").textContent = job.status.replaceAll("_", " ");
+  if ($("status").textContent !== job.status.replaceAll("_", " ")) $("status").textContent = job.status.replaceAll("_", " ");
+  $("status").className = `pill ${job.status === "completed" ? "good" : job.status === "failed" ? "bad" : ""}`;
   $("job-title").textContent = job.metadata?.title || job.id;
+  document.title = `${Math.floor(job.progress * 100)} % ${job.metadata?.title || job.id} – tts-actors`;
   $("progress").value = job.progress;
   facts($("facts"), [
-    ["Chunks", `${c.completed.toLocaleString()} of ${c.total.toLocaleString()}${c.failed ? `, ${c.failed} failed` : ""}`],
+    ["Chunks", `${c.completed.toLocaleString()} of ${c.total.toLocaleString()}${c.failed ? `, ${c.failed.toLocaleString()} failed` : ""}`],
     ["Audio ready", clock(job.audio_seconds_ready)],
     ["Time left", ended() ? null : clock(job.eta_seconds)],
-    ["orchestratorTimeoutMs", job.orchestrator_timeout_ms.toLocaleString()],
+    ["Updates", ended() ? null : updates],
+    ["orchestratorTimeoutMs", ms(job.orchestrator_timeout_ms)],
     ["Job", job.id],
   ]);
   $("facts").lastElementChild.className = "id";
@@ -49,8 +46,8 @@ function show(news) {
   $("error").hidden = !job.error;
   $("retry").hidden = !["failed", "completed_with_gaps"].includes(job.status);
   $("cancel").hidden = ended();
-  $("play").disabled = !(c.completed > 0 && (job.status !== "failed" && job.status !== "cancelled" || ended()));
-  $("seek").max = Math.max(1, job.audio_seconds_ready);
+  $("play").disabled = c.completed === 0;
+  player.tick();
   downloads();
   if (job.audio_seconds_ready > 0) loadCaptions(ended());
 }
@@ -60,25 +57,23 @@ function downloads() {
   const state = `${job.id} ${job.status}`;
   if (box.dataset.state === state) return;
   box.dataset.state = state;
-  if (!ended() || !job.chunks.completed) return box.replaceChildren(el("span", "When the job has ended.", { class: "muted" }));
+  if (!ended() || !job.chunks.completed) return box.replaceChildren(el("span", ended() ? "Nothing was spoken." : "When the job has ended.", { class: "muted" }));
   const gaps = job.status === "completed" ? "" : "&gaps=silence";
   const names = ["mp3", "wav", "flac", "opus"].map((f) => [f, `/audio?format=${f}${gaps}`, f === "opus" ? "ogg" : f]);
   names.push(["captions (srt)", "/captions.srt", "srt"], ["captions (vtt)", "/captions.vtt", "vtt"], ["receipt", "/manifest", "json"]);
   box.replaceChildren(
     ...names.map(([label, rest, suffix]) => {
       const link = el("a", label, { class: "button", href: path(rest), download: `${job.id}.${suffix}` });
-      link.addEventListener("click", (event) => key.get() && (event.preventDefault(), save(link)));
+      link.addEventListener("click", (event) => key.get() && event.isTrusted && (event.preventDefault(), save(link)));
       return link;
     }),
   );
 }
 
-// With a key a plain link would be refused: fetch it with the key, then save the bytes.
 async function save(link) {
   try {
-    const url = URL.createObjectURL(await (await ask(link.getAttribute("href"))).blob());
-    el("a", "", { href: url, download: link.getAttribute("download") }).click();
-    setTimeout(() => URL.revokeObjectURL(url), 60_000);
+    await player.permit();
+    link.click();
   } catch (error) {
     notice(error.message);
   }
@@ -89,147 +84,141 @@ async function loadCaptions(now) {
   if (!now && performance.now() - captionsAt < Math.max(1500, chunks.length)) return;
   captionsAt = performance.now();
   try {
-    const found = await json(path("/captions.json"));
-    if (watching !== mine) return;
+    const found = await json(path("/captions.json"), { signal: mine.signal });
+    if (watching !== mine || found.captions.length < captions.length) return;
     captions = found.captions.filter((caption) => caption.start !== null);
-    reader.captions(captions, chunks);
+    await reader.captions(captions, chunks);
+    player.tick();
   } catch {
     // The next progress asks again; the text is readable without captions.
   }
 }
 
-async function load() {
-  const mine = watching;
-  const found = (await json(path("/chunks"))).data;
-  if (mine !== watching) return;
+async function load(signal) {
+  const found = (await json(path("/chunks"), { signal })).data;
   chunks = found;
   grid.set(chunks);
   $("grid").setAttribute("aria-valuemax", chunks.length);
-  showChunk(chunks[Math.min(grid.chosen, chunks.length - 1)]);
+  if (chunks.length) showChunk(chunks[grid.chosen], chunks.length);
+  showFailures(chunks, (index) => grid.choose(index));
+  chunks.forEach((chunk) => reader.state(chunk));
+  shown = counts();
+}
+
+const counts = () => `${job.chunks.completed} ${job.chunks.failed} ${job.status}`;
+
+let failuresDue = false;
+function failuresSoon() {
+  if (failuresDue) return;
+  failuresDue = true;
+  setTimeout(() => {
+    failuresDue = false;
+    showFailures(chunks, (index) => grid.choose(index));
+  }, 500);
 }
 
 function onEvent(type, data) {
-  if (type === "chunk" && chunks[data.index]) {
-    chunks[data.index] = data;
-    reader.state(data);
-    grid.draw();
-    if (data.index === grid.chosen) showChunk(data);
-  } else if (type !== "chunk") show(data);
+  if (type !== "chunk") return show(data);
+  if (!chunks[data.index] || chunks[data.index].state === data.state) return;
+  chunks[data.index] = data;
+  reader.state(data);
+  grid.changed(data.index);
+  if (data.attempts?.length > 1 || data.state === "failed") failuresSoon();
+  if (data.index === grid.chosen) showChunk(data, chunks.length);
 }
+
+function tell(how) {
+  updates = how;
+  show({});
+}
+
+const pause = (lengthMs, signal) =>
+  new Promise((resolve) => {
+    const timer = setTimeout(resolve, lengthMs);
+    signal.addEventListener("abort", () => (clearTimeout(timer), resolve()), { once: true });
+    addEventListener("online", resolve, { once: true });
+  });
 
 async function watch(signal) {
   let last = "";
+  let failures = 0;
   while (!signal.aborted && !ended()) {
+    const opened = () => {
+      failures = 0;
+      tell("live");
+    };
     try {
-      await events(path("/events"), last, signal, (type, data, id) => {
+      await events(path("/events"), last, signal, opened, (type, data, id) => {
         if (signal.aborted) return;
         last = id || last;
         onEvent(type, data);
       });
-    } catch {
-      if (signal.aborted) return;
+    } catch (error) {
+      if (GONE.includes(error.status)) return signal.aborted || notice(error.message);
     }
-    if (ended()) break;
-    // The stream broke: poll once, then try it again.
-    await new Promise((resolve) => setTimeout(resolve, job.poll_after_ms));
+    if (signal.aborted || ended()) break;
+    // The stream broke: ask once, then try it again from the last event on.
+    const wait = Math.min(LONGEST_PAUSE_MS, Math.max(job.poll_after_ms, 250) * 2 ** Math.min(failures++, 10));
+    tell(navigator.onLine ? `asked for, next in ${clock(Math.ceil(wait / 1000))}` : "none: this device is offline");
+    await pause(wait, signal);
     if (signal.aborted) return;
     try {
-      show(await json(path()));
-      await load();
-      chunks.forEach((chunk) => reader.state(chunk));
+      show(await json(path(), { signal }));
+      if (shown !== counts()) await load(signal);
+      failures = Math.min(failures, 2); // the service answers: polling goes on at a good pace
     } catch (error) {
-      if ([401, 404, 410].includes(error.status)) return notice(error.message);
+      if (GONE.includes(error.status)) return signal.aborted || notice(error.message);
     }
   }
-  if (signal.aborted) return;
-  show(await json(path()));
-  await load();
-  chunks.forEach((chunk) => reader.state(chunk));
-  document.dispatchEvent(new Event("jobs-changed"));
+  await finish(signal);
+}
+
+async function finish(signal) {
+  while (!signal.aborted) {
+    try {
+      show(await json(path(), { signal }));
+      await load(signal);
+      return document.dispatchEvent(new Event("jobs-changed"));
+    } catch (error) {
+      if (signal.aborted) return;
+      if (GONE.includes(error.status)) return notice(error.message);
+      await pause(LONGEST_PAUSE_MS, signal);
+    }
+  }
 }
 
 export async function openJob(id) {
-  watching?.abort();
+  closeJob();
   watching = new AbortController();
   const { signal } = watching;
   job = { id };
   captions = [];
   chunks = [];
   captionsAt = 0;
-  resetAudio();
+  updates = "connecting";
+  for (const name of ["facts", "chunk", "attempts", "downloads", "reader"]) $(name).replaceChildren();
+  delete $("downloads").dataset.state;
+  $("failures-card").hidden = $("error").hidden = $("retry").hidden = $("cancel").hidden = true;
+  $("status").textContent = "loading";
+  $("job-title").textContent = id;
+  $("progress").value = 0;
+  $("play").disabled = true;
+  grid.chosen = 0;
+  grid.set([]);
   try {
-    job = await json(path());
-    await load();
-    if (signal.aborted) return;
+    job = await json(path(), { signal });
+    await load(signal);
     let text = null;
     try { text = sessionStorage.getItem(`tts-text-${id}`); } catch { /* storage is off */ }
-    reader.show(text, chunks);
+    await reader.show(text, chunks);
+    if (signal.aborted) return;
     show({});
-    watch(signal).catch((error) => notice(error.message));
+    watch(signal).catch((error) => signal.aborted || notice(error.message));
   } catch (error) {
-    if (!signal.aborted) notice(error.message);
+    if (signal.aborted) return;
+    $("status").textContent = GONE.includes(error.status) ? "not here" : "no answer";
+    notice(error.message);
   }
-}
-
-function resetAudio() {
-  audio.pause();
-  if (source.startsWith("blob:")) URL.revokeObjectURL(source);
-  source = "";
-  audio.removeAttribute("src");
-  audio.load();
-}
-
-// The live stream while the job runs, the file with ranges after it. With a key: the bytes, fetched with the key.
-async function setSource(at = 0) {
-  const gaps = job.status === "completed" ? "" : "&gaps=silence";
-  const wanted = path(ended() ? `/audio?format=mp3${gaps}` : "/audio?live=1&format=mp3");
-  if (audio.dataset.from === wanted && source) return;
-  resetAudio();
-  audio.dataset.from = wanted;
-  source = key.get() ? URL.createObjectURL(await (await ask(wanted)).blob()) : wanted;
-  audio.src = source;
-  if (at) audio.currentTime = at;
-}
-
-async function play() {
-  try {
-    if (!audio.paused) return audio.pause();
-    if (key.get() && !ended()) return notice("With an API key the audio can be heard here once the job has ended.");
-    if (!source || audio.ended) await setSource();
-    await audio.play();
-  } catch (error) {
-    if (error.name !== "AbortError") notice(`Playing failed: ${error.message}`);
-  }
-}
-
-async function jump(seconds) {
-  try {
-    if (key.get() && !ended()) return;
-    const within = [...Array(audio.buffered.length).keys()].some((i) => audio.buffered.start(i) <= seconds && seconds < audio.buffered.end(i));
-    if (source && within) audio.currentTime = seconds + 0.01;
-    else if (ended()) {
-      await setSource();
-      audio.currentTime = seconds + 0.01;
-    } else return notice("This sentence can be reached as soon as its audio has arrived.");
-    notice("");
-    await audio.play();
-  } catch (error) {
-    if (error.name !== "AbortError") notice(`Playing failed: ${error.message}`);
-  }
-}
-
-function tick() {
-  const t = audio.currentTime;
-  $("seek").value = t;
-  $("time").textContent = `${clock(t)} / ${clock(job?.audio_seconds_ready ?? 0)}`;
-  let [low, high] = [0, captions.length];
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (captions[middle].start <= t) low = middle + 1;
-    else high = middle;
-  }
-  reader.mark(low && !audio.paused ? captions[low - 1].index : reader.now);
-  if (!ended() && (!captions.length || t > captions.at(-1).end - 5)) loadCaptions(false);
 }
 
 async function act(method, rest, after) {
@@ -244,14 +233,9 @@ async function act(method, rest, after) {
 }
 
 export function jobControls(onGone) {
-  $("play").addEventListener("click", play);
-  $("seek").addEventListener("change", () => jump(Number($("seek").value)));
-  for (const type of ["timeupdate", "seeked"]) audio.addEventListener(type, tick);
-  for (const type of ["play", "pause", "ended"]) audio.addEventListener(type, () => ($("play").textContent = audio.paused ? "Play" : "Pause"));
-  audio.addEventListener("error", () => source && notice("The audio stream broke off. Play starts it again."));
   $("retry").addEventListener("click", () => act("POST", "/retry", () => openJob(job.id)));
   $("cancel").addEventListener("click", () => {
-    resetAudio(); // the live stream of a cancelled job breaks off
+    player.reset(); // the live stream of a cancelled job breaks off
     act("POST", "/cancel", async (answer) => show(await answer.json()));
   });
   $("delete").addEventListener("click", () => confirm("Delete this job and its audio?") && act("DELETE", "", onGone));
@@ -259,5 +243,6 @@ export function jobControls(onGone) {
 
 export function closeJob() {
   watching?.abort();
-  resetAudio();
+  player.reset();
+  document.title = "tts-actors";
 }

@@ -1,10 +1,12 @@
 // Which view is shown follows from the URL: / is a new text, /?job=ID is a job.
 import { JOBS, json, key } from "/ui/api.js";
+import { showBackends } from "/ui/backends.js";
 import { compose } from "/ui/compose.js";
 import { $, el, notice } from "/ui/dom.js";
 import { closeJob, jobControls, openJob } from "/ui/job.js";
 
 const REFRESH_MS = 10_000;
+let unreachable = false;
 
 function route() {
   const id = new URLSearchParams(location.search).get("job");
@@ -24,42 +26,26 @@ async function recent() {
   const jobs = (await json(`${JOBS}?limit=8`)).data;
   const items = jobs.map((job) => {
     const item = el("li");
-    item.append(el("a", job.metadata?.title || job.id, { href: `/?job=${encodeURIComponent(job.id)}` }), el("span", job.status.replaceAll("_", " "), { class: "muted" }));
+    const marks = { completed: "good", failed: "bad" };
+    item.append(
+      el("a", job.metadata?.title || job.id, { href: `/?job=${encodeURIComponent(job.id)}`, dir: "auto" }),
+      el("span", job.status.replaceAll("_", " "), { class: `pill ${marks[job.status] ?? ""}` }),
+    );
     return item;
   });
-  $("recent").replaceChildren(...(items.length ? items : [el("li", "None yet.", { class: "muted" })]));
-}
-
-let hasBackends = true;
-async function backends() {
-  if (!hasBackends) return;
-  try {
-    const found = await json("/v1/backends");
-    const rows = found.data;
-    const table = el("table");
-    const head = el("tr");
-    head.append(...["Name", "Health", "Breaker", "Calls", "p50", "p95"].map((name) => el("th", name, { scope: "col" })));
-    table.append(head);
-    for (const b of rows) {
-      const row = el("tr");
-      const ms = (value) => (value === null || value === undefined ? "–" : `${Math.round(value)} ms`);
-      row.append(...[b.name, b.healthy ? "healthy" : "unhealthy", b.breaker ?? "–", `${b.in_flight ?? 0} of ${b.limit ?? "–"}`, ms(b.p50_ms), ms(b.p95_ms)].map((text) => el("td", String(text))));
-      table.append(row);
-    }
-    $("backends").replaceChildren(table);
-  } catch (error) {
-    hasBackends = ![403, 404].includes(error.status); // not offered here, or not for this key
-    $("backends").replaceChildren(el("p", "This service does not show its backends to you.", { class: "muted" }));
-  }
+  $("recent").replaceChildren(...(items.length ? items : [el("li", "None yet. What you start appears here.", { class: "muted" })]));
 }
 
 async function refresh() {
   if (document.hidden) return;
   try {
     await recent();
-    await backends();
+    await showBackends();
+    if (unreachable) notice("");
+    unreachable = false;
   } catch (error) {
-    if (error.status === 401) keyForm(true);
+    if (error.status === 401 && $("key-form").hidden) keyForm(true);
+    unreachable = error.status === 0;
     notice(error.message);
   }
 }
@@ -67,6 +53,7 @@ async function refresh() {
 function keyForm(open) {
   $("key-form").hidden = !open;
   $("key-open").setAttribute("aria-expanded", String(open));
+  if (open) $("key").focus();
 }
 
 $("key-open").addEventListener("click", () => keyForm($("key-form").hidden));
@@ -75,6 +62,7 @@ $("key-form").addEventListener("submit", (event) => {
   key.set($("key").value.trim());
   location.reload();
 });
+$("key-open").textContent = key.get() ? "API key set" : "API key";
 addEventListener("popstate", route);
 document.addEventListener("jobs-changed", refresh);
 jobControls(() => go("/"));
@@ -88,4 +76,4 @@ compose((job, text) => {
     // The storage is full: the page then shows the text from the captions.
   }
   go(`/?job=${encodeURIComponent(job.id)}`);
-}).catch((error) => notice(error.message));
+}).catch((error) => error.status === 401 || notice(error.message));
