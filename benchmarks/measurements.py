@@ -7,7 +7,7 @@ import re
 import sys
 import tempfile
 import traceback
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +82,7 @@ async def run_group(group: Group, names: Iterable[str], mode: str, quick: bool) 
         async with group.stage() as stage:
             for report in reports:
                 print(f"{report.file_name}: {report.title}", flush=True)
-                await _run(importlib.import_module(f"benchmarks.{report.name}").measure(*stage, report), report)
+                await _run(report, stage)
     except Exception as error:  # noqa: BLE001 - the stage: what was not measured says why
         for report in reports:
             if not report.seconds:
@@ -92,11 +92,11 @@ async def run_group(group: Group, names: Iterable[str], mode: str, quick: bool) 
     return not any(report.error for report in reports)
 
 
-async def _run(work: Awaitable[None], report: Report) -> None:
+async def _run(report: Report, stage: tuple[Any, ...]) -> None:
     report.begin()
     try:
         async with asyncio.timeout(LIMIT_SECONDS):
-            await work
+            await importlib.import_module(f"benchmarks.{report.name}").measure(*stage, report)
     except NotPossible as error:
         report.note(f"not measured: {error}")
     except Exception as error:  # noqa: BLE001 - the boundary: the others go on

@@ -1,6 +1,7 @@
 """How the splitter's time grows with the text, for prose and for texts made to be hard. [aim 9]"""
 
 import time
+from pathlib import Path
 
 from benchmarks.harness import Curve, Report
 from tts_actors.models import ChunkingMode
@@ -36,7 +37,7 @@ KINDS = {
 DRAWN = ("prose", "Chinese, one paragraph", "Thai", "one-letter paragraphs", "emoji", "spaces between two words")
 
 
-async def measure(report: Report) -> None:
+async def measure(_folder: Path, report: Report) -> None:
     """Run and report."""
     sizes = SIZES[:2] if report.quick else SIZES
     lines: dict[str, list[tuple[float | str, float]]] = {}
