@@ -6,7 +6,7 @@ from benchmarks.harness import Curve, Report
 from benchmarks.processes import cpu_by_role, cpu_seconds
 from benchmarks.service import CLIP_MS, Stage
 
-CHUNKS = 500
+CHUNKS = 320
 CLIPS_MS = {"1 kB": 21, "50 kB": 1_050}
 WORDS = "Yes, go on. "
 """Short: a sound of 21 ms cannot be speech of a long sentence."""

@@ -19,7 +19,7 @@ async def measure(stage: Stage, report: Report) -> None:
     indices = itertools.cycle(range(CHUNKS))
     size = len(await stage.get(f"{job}/chunks/0/audio"))
     found = await rounds(
-        report.count(6),
+        report.count(5),
         {
             "peer": lambda: rate(lambda: stage.get(f"{stage.peer}/fifty")),
             "chunks": lambda: rate(lambda: stage.get(f"{job}/chunks/{next(indices)}/audio")),

@@ -8,7 +8,7 @@ from benchmarks.peers.direct import direct_calls
 from benchmarks.service import SENTENCE, Stage
 
 AT_ONCE = 8
-JOBS = 16
+JOBS = 10
 SPARES = 2  # limits.spare_actors as shipped
 
 
@@ -33,7 +33,7 @@ async def measure(stage: Stage, report: Report) -> None:
     report.row(f"bare Ray: named actors made, called and ended, {AT_ONCE} at once", found["bare"], "/s")
     report.row(f"small jobs from POST to completed, {AT_ONCE} at once", found["jobs"], "/s")
     report.row("small jobs: rate over bare Ray's", ratios(found["jobs"], found["bare"]), "x", at_least=0.9)
-    starts = [await _burst(stage) for _ in range(report.count(6))]
+    starts = [await _burst(stage) for _ in range(report.count(5))]
     report.row("a burst of as many jobs as spares: slowest start", milliseconds(starts), " ms", at_most=50)
     stage.backend.set_faults(delay_ms=200)
 

@@ -17,7 +17,7 @@ INITIATE = {"text": SENTENCE * CHUNKS, "voiceId": "default", "model": "stub", "s
 async def measure(stage: Stage, report: Report) -> None:
     """Run and report."""
     found = await rounds(
-        report.count(6),
+        report.count(5),
         {
             "direct": lambda: direct_calls(stage, CHUNKS, CONCURRENCY),
             "nothing": lambda: timed(stage.get(f"{stage.peer}/nothing")),

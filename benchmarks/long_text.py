@@ -18,7 +18,7 @@ async def measure(stage: Stage, report: Report) -> None:
     await stage.rest()
     stage.backend.clear_calls()
     grown = []
-    for _ in range(report.count(2, quick=1)):
+    for _ in range(report.count(1, quick=1)):
         before = await asyncio.to_thread(memory_mb, stage.pid)
         peak = [before]
         watch = asyncio.create_task(_watch(stage.pid, peak))

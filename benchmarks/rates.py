@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 CLIENTS = 16
-WINDOW_SECONDS = 1.5
+WINDOW_SECONDS = 1.2
 
 
 async def rate(call: Callable[[], Awaitable[Any]], seconds: float = WINDOW_SECONDS, clients: int = CLIENTS) -> float:

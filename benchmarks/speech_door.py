@@ -22,7 +22,7 @@ async def measure(stage: Stage, report: Report) -> None:
     numbers = itertools.count()
     try:
         found = await rounds(
-            report.count(12),
+            report.count(8),
             {
                 "direct": lambda: _several(stage, stage.backend.url),
                 "nothing": lambda: _nothing(stage),
