@@ -114,7 +114,7 @@ async def test_news_that_are_held_back_come_with_the_jobs_end(tmp_path: Path) ->
     async with local_service(tmp_path, Faults(delay_ms=30), backend={"max_concurrency": 1}) as (service, _):
         job = await created(service, "One sentence. Another one. A third one.")
         await until(lambda: job.id in service.spawner.handles)
-        await service.directory.wait(job.id, job.version, 60, linger_seconds=60)
+        await service.spawner.handles[job.id].wait(job.version, 60, 60)
         assert (await service.service.get("", job.id)).state is JobState.COMPLETED
 
 
