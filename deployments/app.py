@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 from typing import Any, cast
 
 import ray
+import structlog
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 from ray.serve import Application
@@ -19,6 +20,7 @@ from ray.serve.context import _get_global_client
 from starlette.types import ASGIApp
 
 from deployments.edge import OneKey
+from deployments.environment import missing
 from deployments.ingress import build_http_app
 from deployments.keys import check_exposure, reachable_at
 from deployments.local_tts import HibariEngine, build_engine_api
@@ -34,6 +36,8 @@ from tts_actors.single_call import SingleCall
 from tts_actors.stores import ObjectClipStore, SqlJobStore, check_stores, check_writable, migrate
 from tts_actors.trace_export import check_tracing, export_traces
 
+log = structlog.get_logger()
+
 
 @serve.deployment(name="ingress")
 @serve.ingress()
@@ -45,6 +49,8 @@ class Ingress:
         record_with_ray()
         export_traces(args.tracing)
         check_exposure(args.auth, _http_host(), os.environ)
+        if names := missing(os.environ):
+            log.warning("environment_incomplete", missing=names, see="docs/operations.md, Ray's settings that matter")
         self._args = args
         self._gateway = Gateway(args, deployed_at_ms)
         self._store = SqlJobStore(args.store_url)

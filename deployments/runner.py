@@ -26,6 +26,7 @@ from pydantic import ValidationError
 from ray import serve
 from ray.serve.scripts import run as serve_run
 
+from deployments.environment import RAY_DEFAULTS
 from deployments.keys import check_exposure
 from tts_actors.cluster import stop_directory
 from tts_actors.config import AuthArgs
@@ -37,20 +38,6 @@ START_SECONDS = 180.0
 OBJECT_STORE_BYTES = 256 * 2**20
 """Ray's shared memory. Only HTTP bodies on their way between processes lie there (audio goes to the clip store); by
 default Ray takes 30 % of the machine and touches all of it before it uses anything twice."""
-
-RAY_DEFAULTS = {
-    # Dead job actors stay in the head's memory: 100,000 of them by default.
-    "RAY_maximum_gcs_destroyed_actor_cached_count": "5000",
-    # One thread a process: the parallelism is in the processes, and thread pools per core only fight.
-    "OMP_NUM_THREADS": "1",
-    # glibc keeps freed memory per thread: an engine replica held 800 MB where it needs 350.
-    "MALLOC_ARENA_MAX": "1",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    # Every line of the logs counts: Ray would merge those that look alike.
-    "RAY_DEDUP_LOGS": "0",
-    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.proxy:proxy_middlewares",
-}
 
 
 def main(

@@ -1,6 +1,8 @@
 """The files for containers and Kubernetes fit the code, as far as that can be told without either."""
 
 import re
+import subprocess
+import sys
 import tomllib
 import warnings
 from pathlib import Path
@@ -21,7 +23,7 @@ with warnings.catch_warnings():
     from ray.serve.schema import ServeDeploySchema
 
     from deployments.app import EngineArgs
-    from deployments.runner import RAY_DEFAULTS
+    from deployments.environment import RAY_DEFAULTS, missing
 
 ROOT = Path(__file__).parents[2]
 KUBERAY = ROOT / "deploy" / "kuberay" / "rayservice.yaml"
@@ -177,3 +179,14 @@ def test_the_image_is_built_from_what_is_there_and_starts_what_make_serve_starts
     assert re.fullmatch(r"docker\.io/library/python:3\.1[123]-slim-\w+", base)
     assert [rest for step, rest in steps if step == "USER"][-1] != "root"
     assert '"deployments.runner"' in next(rest for step, rest in steps if step == "CMD")
+
+
+def test_what_a_node_lacks_is_named_and_can_be_exported() -> None:
+    exports = subprocess.run(
+        [sys.executable, "-m", "deployments.environment"], capture_output=True, text=True, check=True
+    )
+    exported = dict(line.removeprefix("export ").split("=", 1) for line in exports.stdout.splitlines())
+    assert exported == RAY_DEFAULTS
+    assert missing(exported) == []
+    del exported["OMP_NUM_THREADS"]
+    assert missing(exported) == ["OMP_NUM_THREADS"]
