@@ -21,6 +21,7 @@ from tts_actors.job_actor import LEASE_MS
 from tts_actors.logs import place_of
 from tts_actors.models import Activation, Ending, JobState, Reservation
 from tts_actors.protocols import ClipStore, JobHandle, JobStore, Spawner
+from tts_actors.removal import clear, look_back
 from tts_actors.states import TERMINAL
 
 SWEEP_SECONDS = 2.0
@@ -360,12 +361,10 @@ class JobDirectory:
             await self._take_up(now_ms + LEASE_MS - START_MS)
         for job_id, state in await self._store.due_jobs(now_ms=now_ms, limit=SWEEP_JOBS):
             if state in TERMINAL:
-                await self._clips.delete_prefix(job_id)
-                await self._store.expire(job_id)
-                # Again: a file that was being encoded may have come before the row said that there is nothing to keep.
-                await self._clips.delete_prefix(job_id)
+                await clear(job_id, self._store, self._clips, now_ms)
             elif job_id not in self._active and self._has_room():
                 self._recover(job_id, state)
+        await look_back(self._store, self._clips, now_ms)
         for job_id, (handle, since) in list(self._reserved.items()):
             if self._now() - since > RESERVATION_SECONDS and await self._store.get_job(job_id) is None:
                 del self._reserved[job_id]

@@ -127,7 +127,9 @@ class JobObject(ABC):
             await self._end(None)
             job = await self._stored()
         claimed_again = self._job is not None and job.epoch != self._job.epoch
-        if claimed_again or not await self._warm().store.delete_job(job.id, epoch=job.epoch):
+        if claimed_again or not await self._warm().store.delete_job(
+            job.id, now_ms=int(self._warm().now() * 1_000), epoch=job.epoch
+        ):
             raise StaleEpoch("the job has been claimed by another actor meanwhile")
         await self._warm().open_clips().delete_prefix(job.id)
 

@@ -349,8 +349,11 @@ class JobService:
         if job.state not in TERMINAL:
             await self._directory.cancel(job_id)
         await self._directory.forget(job_id)
-        await self._store.delete_job(job_id)
+        now_ms = int(self._now() * 1_000)
+        # Its id is free only when its objects are gone: a new job under it must not lose its own.
+        await self._store.expire(job_id, now_ms=now_ms, only_due=False)
         await self._clips.delete_prefix(job_id)
+        await self._store.delete_job(job_id, now_ms=now_ms)
 
     async def unattended_jobs(self) -> int:
         """Jobs that nobody would bring to an end: 0, or the service has a fault or has only just come up."""

@@ -98,7 +98,7 @@ class JobStore(Protocol):
     async def set_metadata(self, job_id: str, epoch: int, metadata: dict[str, str]) -> int:
         """Replace the metadata of a running job's request; returns the job's new version."""
 
-    async def delete_job(self, job_id: str, *, epoch: int | None = None) -> bool:
+    async def delete_job(self, job_id: str, *, now_ms: int, epoch: int | None = None) -> bool:
         """Remove the job's rows; with ``epoch`` only if the job has ended under it. False if nothing was removed."""
 
     async def queued_jobs(self, *, limit: int) -> list[str]:
@@ -120,8 +120,17 @@ class JobStore(Protocol):
         (each with a grace for a recovery), or one without its text.
         """
 
-    async def expire(self, job_id: str) -> None:
-        """Mark a finished job as expired; its clips are the caller's to remove."""
+    async def expire(self, job_id: str, *, now_ms: int, only_due: bool) -> bool:
+        """End the life of a finished job, its text and results gone; its objects are the caller's to remove.
+
+        With ``only_due`` only if its time is over. False, and nothing is changed, if the job is not like that.
+        """
+
+    async def next_removal(self, *, now_ms: int) -> str | None:
+        """A job that was removed or expired a while ago and may have left objects; never the id of a kept job."""
+
+    async def forget_removals(self, job_id: str | None, *, now_ms: int) -> None:
+        """The objects of this job are gone; with None: drop the notes of ids that belong to kept jobs again."""
 
     async def warm(self) -> None:
         """Go through the statements of a running job once, without effect, so that the first job need not wait."""
@@ -152,7 +161,8 @@ class ClipStore(Protocol):
     async def remove(self, key: str) -> None:
         """Remove one object; it is no error if there is none."""
 
-    async def delete_prefix(self, prefix: str) -> None: ...
+    async def delete_prefix(self, prefix: str, *, older_than_seconds: float = 0.0) -> None:
+        """Remove what lies below ``prefix``, if it has lain there for so long."""
 
     async def ping(self) -> None: ...
 

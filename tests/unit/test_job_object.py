@@ -203,7 +203,7 @@ async def test_what_cannot_be_revived_says_why(tmp_path: Path) -> None:
     async with _running(tmp_path, Faults(), max_active_jobs=1, spare_actors=0) as (service, _):
         job = await _done(service)
         await _retired(service, job.id)
-        await service.store.expire(job.id)
+        await service.store.expire(job.id, now_ms=0, only_due=False)
         with pytest.raises(JobExpired):
             await service.directory.revive(job.id)
         request = SpeechRequest(model="fake-tts", voice="default")

@@ -4,6 +4,8 @@ And the invariant that finds a job which nobody looks after.
 """
 
 import asyncio
+import dataclasses
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +14,8 @@ import pytest
 import sqlalchemy as sa
 
 from tests.unit.jobs import NOW_MS, new_job
+from tests.unit.local_service import REQUEST
+from tts_actors.chunk_worker import synthesize_chunks
 from tts_actors.config import AppArgs
 from tts_actors.errors import NotFound
 from tts_actors.models import JobRecord, JobState, SpeechRequest
@@ -130,3 +134,56 @@ async def test_a_job_without_its_text_is_counted(tmp_path: Path) -> None:
     engine.dispose()
     assert await store.unattended_jobs(now_ms=NOW_MS) == 1
     await store.close()
+
+
+class LateClips(ObjectClipStore):
+    """A clip store in which one clip arrives when it is let in, whatever has become of its worker meanwhile."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.waiting, self.go, self.arrived = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.arriving: asyncio.Task[None] | None = None
+
+    async def put(self, key: str, body: bytes) -> bool:
+        self.arriving = asyncio.create_task(self._arrive(key, body))
+        await asyncio.shield(self.arriving)
+        return True
+
+    async def _arrive(self, key: str, body: bytes) -> None:
+        self.waiting.set()
+        await self.go.wait()
+        await super().put(key, body)
+
+
+@pytest.mark.parametrize("ends_by", ["delete", "expiry"])
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_clip_that_arrives_when_its_job_has_gone_is_removed_later_and_never_a_new_jobs(
+    tmp_path: Path, ends_by: str, again: bool
+) -> None:
+    async with _running(tmp_path, Faults()) as (service, _):
+        clips = LateClips(service.args.clip_url)
+        service.tools = dataclasses.replace(service.tools, clips=clips)
+        service.spawner.dispatch = lambda order: synthesize_chunks(order, service.tools)
+        service.spawner.handles.clear()
+        await service.service.create("", REQUEST, "Soon gone.", job_id="my-book")
+        async with asyncio.timeout(30):
+            await clips.waiting.wait()
+        now = service.directory._now
+        if ends_by == "delete":
+            await service.service.delete("", "my-book")
+        else:
+            await service.service.cancel("", "my-book")
+            service.directory._now = lambda: now() + 10_000_000
+            await service.directory.sweep()
+        clips.go.set()
+        assert clips.arriving is not None
+        await clips.arriving
+        (late,) = _files(tmp_path)
+        os.utime(late, (0, 0))  # it has lain there since then
+        if again and ends_by == "delete":
+            await service.service.create("", REQUEST, "Another text.", job_id="my-book")
+            assert (await service.service.wait("", "my-book", 30)).state is JobState.COMPLETED
+        service.directory._now = lambda: now() + (601 if ends_by == "delete" else 10_000_601)
+        await service.directory.sweep()
+        living = again and ends_by == "delete"
+        assert (late in _files(tmp_path), len(_files(tmp_path))) == (living, 2 if living else 0)

@@ -105,16 +105,17 @@ class JobStoreCare:
 
     async def remove_expired(self, clips: ClipStore, now_ms: int) -> int:
         """Remove every job whose life is over, rows, texts and audio; returns how many. Their ids are free again."""
-        over = sa.or_(
-            jobs.c.state == JobState.EXPIRED.value, sa.and_(jobs.c.state.in_(_KEPT), jobs.c.expires_at_ms <= now_ms)
-        )
+        over = sa.and_(jobs.c.state.in_(_KEPT), jobs.c.expires_at_ms <= now_ms)
+        expire = jobs.update().where(over).values(state=JobState.EXPIRED.value)  # first: what is retried now is kept
+        await self._write(lambda c: c.execute(expire).rowcount)
+        expired = jobs.c.state == JobState.EXPIRED.value
         removed = 0
         while ids := await self._read(
-            lambda c: list(c.execute(sa.select(jobs.c.id).where(over).limit(PAGE)).scalars())
+            lambda c: list(c.execute(sa.select(jobs.c.id).where(expired).limit(PAGE)).scalars())
         ):
             for job_id in ids:
                 await clips.delete_prefix(job_id)
-            statement = jobs.delete().where(jobs.c.id.in_(ids), over)
+            statement = jobs.delete().where(jobs.c.id.in_(ids), expired)
             removed += await self._write(lambda c, s=statement: int(c.execute(s).rowcount))  # type: ignore[misc]
         return removed
 

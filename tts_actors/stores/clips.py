@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -126,9 +126,12 @@ class ObjectClipStore:
         except (BaseError, OSError) as error:
             raise clip_trouble(error) from error
 
-    async def delete_prefix(self, prefix: str) -> None:
+    async def delete_prefix(self, prefix: str, *, older_than_seconds: float = 0.0) -> None:
         try:
             async for batch in obstore.list(self._store, prefix=prefix):
+                if older_than_seconds:
+                    before = datetime.now(UTC) - timedelta(seconds=older_than_seconds)
+                    batch = [item for item in batch if item["last_modified"] < before]
                 await obstore.delete_async(self._store, [item["path"] for item in batch])
         except (BaseError, OSError) as error:
             raise clip_trouble(error) from error

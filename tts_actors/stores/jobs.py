@@ -26,7 +26,7 @@ from tts_actors.models import (
     NewJob,
     Quota,
 )
-from tts_actors.stores import operations, quotas, watch
+from tts_actors.stores import operations, quotas, removals, watch
 from tts_actors.stores.engines import open_database
 from tts_actors.stores.troubles import translated
 
@@ -110,8 +110,8 @@ class SqlJobStore:
     async def set_metadata(self, job_id: str, epoch: int, metadata: dict[str, str]) -> int:
         return await self._write(operations.set_metadata(job_id, epoch, metadata))
 
-    async def delete_job(self, job_id: str, *, epoch: int | None = None) -> bool:
-        return await self._write(operations.delete_job(job_id, epoch))
+    async def delete_job(self, job_id: str, *, now_ms: int, epoch: int | None = None) -> bool:
+        return await self._write(removals.delete_job(job_id, epoch, now_ms))
 
     async def queued_jobs(self, *, limit: int) -> list[str]:
         return await self._read(operations.queued_jobs(limit))
@@ -128,8 +128,14 @@ class SqlJobStore:
     async def unattended_jobs(self, *, now_ms: int) -> int:
         return await self._read(watch.unattended_jobs(now_ms))
 
-    async def expire(self, job_id: str) -> None:
-        await self._write(operations.expire(job_id))
+    async def expire(self, job_id: str, *, now_ms: int, only_due: bool) -> bool:
+        return await self._write(removals.expire(job_id, now_ms, only_due))
+
+    async def next_removal(self, *, now_ms: int) -> str | None:
+        return await self._read(removals.next_removal(now_ms))
+
+    async def forget_removals(self, job_id: str | None, *, now_ms: int) -> None:
+        await self._write(removals.forget_removals(job_id, now_ms))
 
     async def warm(self) -> None:
         await self._read(operations.warm_reads)

@@ -313,14 +313,6 @@ def set_metadata(job_id: str, epoch: int, metadata: dict[str, str]) -> Callable[
     return operation
 
 
-def delete_job(job_id: str, epoch: int | None) -> Callable[[sa.Connection], bool]:
-    statement = jobs.delete().where(jobs.c.id == job_id).returning(jobs.c.id)
-    if epoch is not None:
-        ended = [state.value for state in TERMINAL]
-        statement = statement.where(jobs.c.epoch == epoch, jobs.c.state.in_(ended))
-    return lambda connection: connection.execute(statement).first() is not None
-
-
 def queued_jobs(limit: int) -> Callable[[sa.Connection], list[str]]:
     query = (
         sa.select(jobs.c.id)
@@ -348,21 +340,6 @@ def due_jobs(now_ms: int, limit: int) -> Callable[[sa.Connection], list[tuple[st
         .limit(limit)
     )
     return lambda connection: [(row.id, JobState(row.state)) for row in connection.execute(query)]
-
-
-def expire(job_id: str) -> Callable[[sa.Connection], None]:
-    finished = [state.value for state in TERMINAL]
-
-    def operation(connection: sa.Connection) -> None:
-        connection.execute(
-            jobs.update()
-            .where(jobs.c.id == job_id, jobs.c.state.in_(finished))
-            .values(state=JobState.EXPIRED.value, version=jobs.c.version + 1)
-        )
-        connection.execute(chunks.delete().where(chunks.c.job_id == job_id))
-        connection.execute(job_inputs.delete().where(job_inputs.c.job_id == job_id))
-
-    return operation
 
 
 def warm_reads(connection: sa.Connection) -> None:

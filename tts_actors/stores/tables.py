@@ -124,3 +124,12 @@ usage = Table(
     PrimaryKeyConstraint("tenant", "day"),
 )
 """Characters accepted per tenant and day (days since 1970, UTC): deleting a job does not give them back."""
+
+removals = Table(
+    "removals",
+    metadata,
+    Column("job_id", AnyId(64), primary_key=True),
+    Column("due_at_ms", BigInteger, nullable=False),
+    Index("ix_removals_due", "due_at_ms"),
+)
+"""Jobs that have gone, whose objects are looked for once more: one may have been on its way."""

@@ -16,6 +16,7 @@ from tts_actors.errors import NotFound, QueueFull, StaleEpoch, StoreUnavailable
 from tts_actors.ledger import Ledger
 from tts_actors.models import Backlog, Ending, JobState, OnChunkFailure, Priority, SpeechRequest
 from tts_actors.stores import SqlJobStore, engines, migrate
+from tts_actors.stores.removals import LOOK_AGAIN_MS
 from tts_actors.stores.tables import metadata
 
 
@@ -148,8 +149,8 @@ async def test_deleting_takes_the_text_and_the_chunks_along(store: SqlJobStore) 
     epoch = await _claimed(store)
     counts = Ledger(new_job().plan, OnChunkFailure.FAIL).counts(0)
     await store.record("job-1", epoch, results=[spoken(0)], counts=counts, lease_until_ms=0)
-    assert await store.delete_job("job-1")
-    assert not await store.delete_job("job-1")
+    assert await store.delete_job("job-1", now_ms=NOW_MS)
+    assert not await store.delete_job("job-1", now_ms=NOW_MS)
     assert await store.get_input("job-1") is None
     assert await store.get_chunks("job-1") == []
 
@@ -158,7 +159,7 @@ async def test_expiry_keeps_the_row_and_drops_the_rest(store: SqlJobStore) -> No
     await store.create_job(new_job(), _admit)
     epoch = await _claimed(store)
     await store.finish("job-1", epoch, ending=Ending(JobState.CANCELLED, 1, 2))
-    await store.expire("job-1")
+    await store.expire("job-1", now_ms=NOW_MS + 10_000_000_000, only_due=True)
     job = await store.get_job("job-1")
     assert job is not None
     assert job.state is JobState.EXPIRED
@@ -295,3 +296,30 @@ async def test_a_writer_that_never_gets_its_turn_is_told_so_and_writes_nothing_l
     stored = {job.id for job in await store.list_jobs("", limit=9, after=None, state=None)}
     assert stored <= {"job-0", "job-last"}  # what waited behind the one that hung was dropped
     await store.close()
+
+
+async def test_what_was_removed_is_looked_for_once_more_unless_its_id_is_a_jobs_again(store: SqlJobStore) -> None:
+    later = NOW_MS + LOOK_AGAIN_MS
+    for job_id in ("job-1", "job-2"):
+        await store.create_job(new_job(job_id), _admit)
+        assert await store.delete_job(job_id, now_ms=NOW_MS)
+    assert await store.next_removal(now_ms=later - 1) is None
+    await store.create_job(new_job("job-1"), _admit)
+    assert await store.next_removal(now_ms=later) == "job-2"
+    await store.forget_removals(None, now_ms=later)
+    await store.forget_removals("job-2", now_ms=later)
+    assert await store.next_removal(now_ms=later) is None
+    assert await store.delete_job("job-1", now_ms=later)
+    assert await store.next_removal(now_ms=later) is None
+    assert await store.next_removal(now_ms=later + LOOK_AGAIN_MS) == "job-1"
+
+
+async def test_a_job_that_is_retried_in_the_moment_of_its_expiry_keeps_its_text(store: SqlJobStore) -> None:
+    await store.create_job(new_job(), _admit)
+    epoch = await _claimed(store)
+    await store.finish("job-1", epoch, ending=Ending(JobState.FAILED, NOW_MS, NOW_MS + 1_000), results=[spoken(0)])
+    assert not await store.expire("job-1", now_ms=NOW_MS, only_due=True)
+    await store.requeue("job-1", now_ms=NOW_MS + 2_000, deadline_at_ms=NOW_MS + 60_000)
+    assert not await store.expire("job-1", now_ms=NOW_MS + 10_000, only_due=True)
+    assert await store.get_input("job-1") is not None
+    assert len(await store.get_chunks("job-1")) == 1
