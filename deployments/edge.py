@@ -6,11 +6,13 @@ Plain ASGI, so that nothing is buffered and every answer, errors included, gets 
 import re
 import secrets
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deployments.envelopes import error_response
@@ -61,6 +63,11 @@ class Edge:
         self._keys = keys
         self._permits = Permits(keys)
         self._max_body_bytes = max_body_bytes
+
+    @property
+    def routes(self) -> Sequence[BaseRoute]:
+        """What is inside, for tools that look at it."""
+        return getattr(self._app, "routes", ())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -90,8 +90,10 @@ async def synthesize_chunks(order: SliceOrder, tools: WorkerTools) -> AsyncGener
 
     async def lane() -> None:
         for piece in pieces:
+            started = time.monotonic()
             result = await _settled(piece, context, folder, adopt=order.adopt)
-            metrics.record(metrics.CHUNKS, 1, "ok" if result.clip else "failed")
+            outcome = "ok" if result.clip else "failed"
+            metrics.record(metrics.CHUNK, time.monotonic() - started, result.backend or "none", outcome)
             if result.backend is not None:
                 metrics.record(metrics.RETRIES, len(result.attempts) - 1, result.backend)
             ready.append(result)

@@ -45,9 +45,16 @@ ATTEMPT = Metric(
 )
 RETRIES = Metric("tts_retries", Kind.COUNTER, "Attempts after a chunk's first", ("backend",))
 HEDGES = Metric("tts_hedges", Kind.COUNTER, "Second calls because a first one was slow", ("backend",))
-CHUNKS = Metric("tts_chunks", Kind.COUNTER, "Chunks that were spoken or failed for good", ("outcome",))
+CHUNK = Metric(
+    "tts_chunk_seconds",
+    Kind.HISTOGRAM,
+    "Chunks from their turn to the stored clip or the last failure, waits and repeats included, by the last backend",
+    ("backend", "outcome"),
+)
 LEASE_WAIT = Metric("tts_lease_wait_seconds", Kind.HISTOGRAM, "Waiting for permission to call a backend")
 BACKEND_CALLS = Metric("tts_backend_calls", Kind.GAUGE, "Leases held", ("backend",))
+BACKEND_LIMIT = Metric("tts_backend_limit", Kind.GAUGE, "Calls at once that a backend is sent at present", ("backend",))
+BREAKER = Metric("tts_backend_breaker", Kind.GAUGE, "0 closed, 1 half open (one call decides), 2 open", ("backend",))
 STORE = Metric("tts_store_seconds", Kind.HISTOGRAM, "Operations of the job store and the clip store", ("operation",))
 
 ALL = tuple(value for value in list(globals().values()) if isinstance(value, Metric))

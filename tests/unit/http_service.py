@@ -7,7 +7,7 @@ A TCP proxy in front of it breaks connections on order.
 import asyncio
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from typing import Any
 
 import structlog
 import uvicorn
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from deployments.ingress import build_http_app
@@ -38,6 +39,7 @@ class HttpService:
     proxy: Proxy
     backend: FakeBackend
     parts: LocalService
+    routes: Sequence[BaseRoute]
     loop: asyncio.AbstractEventLoop
 
 
@@ -76,12 +78,11 @@ def http_service(directory: Path, **changes: Any) -> Iterator[HttpService]:
 async def _running(directory: Path, changes: dict[str, Any]) -> AsyncIterator[HttpService]:
     async with running_backend() as backend:
         args = _args(directory, backend.url, changes)
-        async with (
-            running_service(args) as parts,
-            _served(_app(args, parts)) as port,
-            Proxy(port).running() as proxy,
-        ):
-            yield HttpService(f"http://{HOST}:{port}", proxy, backend, parts, asyncio.get_running_loop())
+        async with running_service(args) as parts:
+            app = _app(args, parts)
+            async with _served(app) as port, Proxy(port).running() as proxy:
+                url, routes = f"http://{HOST}:{port}", getattr(app, "routes", ())
+                yield HttpService(url, proxy, backend, parts, routes, asyncio.get_running_loop())
 
 
 def _args(directory: Path, backend_url: str, changes: dict[str, Any]) -> AppArgs:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import requests
+from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
 
 from deployments.edge import OPEN_PATHS, OneKey
@@ -21,6 +22,28 @@ ANSWER_SECONDS = 90
 METHODS = ("get", "put", "post", "delete", "patch")
 JOB_PARAMETERS = {"job_id", "client_id", "jobId"}
 """Names of parameters and body fields that hold a job's id."""
+JOBLESS = {
+    ("post", JOBS),
+    ("get", JOBS),
+    ("post", "/v1/audio/speech"),
+    ("get", "/v1/models"),
+    ("get", "/v1/models/{model_id}"),
+    ("get", "/v1/audio/models"),
+    ("get", "/v1/audio/voices"),
+    ("get", "/v1/backends"),
+    ("post", "/api/tts-initiate"),
+    ("post", "/api/rawtts"),
+}
+"""Routes that name no job of anybody's; what they make or list is the caller's own, or the same for all."""
+HIDDEN = {
+    ("head", JOBS + "/{job_id}/audio"),
+    ("post", "/audio/speech"),
+    ("get", "/models"),
+    ("get", "/models/{model_id:path}"),
+    ("get", "/audio/models"),
+    ("get", "/audio/voices"),
+}
+"""Routes that the description leaves out: the ones above under other names."""
 
 
 @pytest.fixture(scope="module")
@@ -103,10 +126,54 @@ def test_on_every_route_another_tenants_job_is_not_there(service: HttpService, a
         elif _names_a_job(path, operation):
             assert answer.status_code == 404, f"{method} {path}: {answer.status_code} {answer.text}"
             checked += 1
+        else:
+            assert (method, path) in JOBLESS or path in OPEN_PATHS, f"whose is what {method} {path} shows?"
         assert alices_job not in answer.text, f"{method} {path}"
     assert checked >= 10
     still = _ask(service, "GET", f"{JOBS}/{alices_job}/audio", headers=ALICE)
     assert still.status_code == 200, "and none of that has touched the job"
+
+
+def test_a_route_that_the_description_leaves_out_is_known_here_and_keeps_tenants_apart(
+    service: HttpService, alices_job: str
+) -> None:
+    routes = {
+        (method.lower(), route.path)
+        for route in service.routes
+        if isinstance(route, APIRoute) and not route.include_in_schema
+        for method in route.methods
+    }
+    open_ = {(method, path) for method, path in routes if path in OPEN_PATHS or path.startswith("/ui/")}
+    assert routes - open_ == HIDDEN
+    audio = f"{JOBS}/{alices_job}/audio"
+    assert _ask(service, "HEAD", audio, headers=BOB).status_code == 404
+    assert _ask(service, "HEAD", audio, headers=ALICE).status_code == 200
+    for method, path in HIDDEN:
+        assert _ask(service, method.upper(), path.replace("{job_id}", alices_job)).status_code == 401, path
+
+
+def test_the_same_words_of_two_tenants_are_spoken_in_two_jobs(service: HttpService) -> None:
+    words = "The lamp [[delay:300]] is lit. " + "The sea is calm tonight, as it was before. " * 60
+
+    def speak(headers: dict[str, str]) -> str:
+        body = {"model": "fake-tts", "voice": "alloy", "input": words, "response_format": "pcm"}
+        again = {"x-stainless-retry-count": "1"}
+        answer = _ask(service, "POST", "/v1/audio/speech", json=body, headers=headers | again)
+        assert answer.status_code == 200, answer.text
+        return answer.headers["x-tts-job-id"]
+
+    hers, his, hers_again = speak(ALICE), speak(BOB), speak(ALICE)
+    assert his != hers
+    assert hers_again == hers, "who has the key comes back to the job"
+    assert _ask(service, "GET", f"{JOBS}/{hers}", headers=BOB).status_code == 404
+
+
+def test_what_all_tenants_see_of_backends_names_nobody_and_no_job(service: HttpService, alices_job: str) -> None:
+    shown = _ask(service, "GET", "/v1/backends", headers=BOB)
+    assert shown.status_code == 200
+    assert [backend["name"] for backend in shown.json()["data"]] == ["fake"]
+    for word in ("alice", alices_job, "job-", "lamp"):
+        assert word not in shown.text
 
 
 def test_the_list_and_idempotency_keys_belong_to_the_tenant(service: HttpService, alices_job: str) -> None:
@@ -178,6 +245,23 @@ def test_speech_of_one_chunk_makes_no_job_and_is_counted_all_the_same(limited: H
     _assert_limited(speak(ALICE, "b" * 60), "characters_per_day")
     assert speak(ALICE, "It still fits.").status_code == 200, "what was refused is not counted"
     assert speak(BOB, "b" * 60).status_code == 200
+
+
+@pytest.mark.parametrize("limited", [{"active_jobs": 1}], indirect=True)
+def test_long_speech_counts_as_an_active_job_and_is_refused_by_the_limits_name(limited: HttpService) -> None:
+    assert _create(limited, ALICE, "The sea is [[delay:60000]] calm tonight.").status_code == 202
+    words = "The sea is calm tonight, as it was before. " * 60
+    body = {"model": "fake-tts", "voice": "alloy", "input": words, "response_format": "pcm"}
+    _assert_limited(_ask(limited, "POST", "/v1/audio/speech", json=body, headers=ALICE), "active_jobs")
+    assert _ask(limited, "POST", "/v1/audio/speech", json=body, headers=BOB).status_code == 200
+
+
+@pytest.mark.parametrize("limited", [{"requests_per_minute": 3}], indirect=True)
+def test_speech_requests_count_towards_the_minute(limited: HttpService) -> None:
+    body = {"model": "fake-tts", "voice": "alloy", "input": "The lamp is lit.", "response_format": "pcm"}
+    answers = [_ask(limited, "POST", "/v1/audio/speech", json=body, headers=ALICE) for _ in range(4)]
+    assert [answer.status_code for answer in answers[:3]] == [200] * 3
+    _assert_limited(answers[3], "requests_per_minute")
 
 
 @pytest.mark.parametrize("limited", [{"requests_per_minute": 3}], indirect=True)

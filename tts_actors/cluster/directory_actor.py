@@ -8,6 +8,7 @@ import ray
 import structlog
 
 from tts_actors import metrics
+from tts_actors.backends.gauge import Breaker
 from tts_actors.cluster.actors import actor_class
 from tts_actors.cluster.calls import answer
 from tts_actors.cluster.dispatch import warm_worker
@@ -28,6 +29,8 @@ LEASE_MARGIN_SECONDS = 15.0
 
 METRICS_SECONDS = 5.0
 """How often the figures of the pool are read: Prometheus seldom asks more often."""
+
+BREAKER_VALUES = {Breaker.CLOSED: 0, Breaker.HALF_OPEN: 1, Breaker.OPEN: 2}
 
 log = structlog.get_logger()
 
@@ -84,12 +87,14 @@ class DirectoryActor:
         log.info("directory_open", version=self._version.content)
 
     async def _watch_pool(self) -> None:
-        """Tell the metrics every few seconds what the pool has given out."""
+        """Tell the metrics every few seconds what the pool has given out and learnt."""
         while True:
             await asyncio.sleep(METRICS_SECONDS)
             with contextlib.suppress(DirectoryUnavailable):
-                for backend, calls in (await answer(self._pool.in_flight.remote(), METRICS_SECONDS)).items():
-                    metrics.record(metrics.BACKEND_CALLS, calls, backend)
+                for backend in await answer(self._pool.figures.remote(), METRICS_SECONDS):
+                    metrics.record(metrics.BACKEND_CALLS, backend.in_flight, backend.name)
+                    metrics.record(metrics.BACKEND_LIMIT, backend.limit, backend.name)
+                    metrics.record(metrics.BREAKER, BREAKER_VALUES[backend.breaker], backend.name)
 
     async def version(self) -> Version:
         """What this directory was made from."""
