@@ -150,6 +150,23 @@ def test_the_doctor_says_what_the_configured_stores_lack(run: Run, service: Http
     assert "/no/keys" in _findings(result, "keys", "wrong")[0]["message"]
 
 
+def test_the_doctor_knows_clip_stores_and_traces_that_cannot_be(run: Run, service: HttpService, tmp_path: Path) -> None:
+    for url in ("ftp://nowhere/clips", "memory://", "clips"):
+        result = run("doctor", config=_configure(tmp_path, service.backend.url, clip_url=url))
+        assert "s3://" in _findings(result, "clips", "wrong")[0]["message"], url
+    (tmp_path / "file").write_text("")
+    below = tmp_path / "file" / "below"
+    tracing = {"exporter": "file", "path": str(below)}
+    config = _configure(tmp_path, service.backend.url, clip_url=f"file://{below}", tracing=tracing)
+    result = run("doctor", config=config)
+    assert "cannot be made" in _findings(result, "clips", "wrong")[0]["message"]
+    assert "tracing.path" in _findings(result, "traces", "wrong")[0]["message"]
+    good = {"tracing": {"exporter": "file", "path": str(tmp_path / "traces.jsonl")}}
+    result = run("doctor", config=_configure(tmp_path, service.backend.url, **good))
+    assert _findings(result, "traces", "ok")
+    assert not (tmp_path / "traces.jsonl").exists(), "the doctor only looks"
+
+
 def test_admin_jobs_lists_what_is_not_done_of_all_keys(run: Run, client: TtsClient, tmp_path: Path) -> None:
     done, waiting = _spoken(client), client.create(HANGING)
     _change(tmp_path, "UPDATE jobs SET tenant = 'alice' WHERE id = ?", waiting.id)

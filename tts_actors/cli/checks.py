@@ -26,9 +26,10 @@ from tts_actors.config import AppArgs, BackendArgs
 from tts_actors.errors import BackendError, ConfigError, TtsError
 from tts_actors.stores import ObjectClipStore, check_stores, check_writable
 from tts_actors.stores.care import JobStoreCare, StoreFacts
-from tts_actors.stores.clips import clip_directory
+from tts_actors.stores.clips import check_clip_url, clip_directory
 from tts_actors.stores.engines import POOL_OVERFLOW, POOL_SIZE
 from tts_actors.stores.migrate import sqlite_path
+from tts_actors.trace_export import check_tracing
 
 BACKEND_SECONDS = 10.0
 SERVICE_SECONDS = 10.0
@@ -154,8 +155,12 @@ def _connections(args: AppArgs, bound: int) -> Finding:
 
 async def clip_store(args: AppArgs) -> AsyncIterator[Finding]:
     """One object written, read, written again (which must change nothing) and removed."""
+    check_clip_url(args.clip_url)
     directory = clip_directory(args.clip_url)
     if directory is not None and not directory.exists():
+        if not _can_be_made(directory):
+            yield Finding("clips", "wrong", f"{directory} cannot be made", "mend clip_url or the rights above it")
+            return
         yield Finding("clips", "note", f"{directory} is not there yet", "nothing: the first start makes it")
         return
     if directory is not None:
@@ -228,9 +233,36 @@ def _available_mb() -> int:
     return 0
 
 
+def traces(args: AppArgs) -> Iterator[Finding]:
+    """Whether traces can go where they are configured to go; no word if there are none."""
+    tracing = args.tracing
+    if tracing.exporter == "file" and not _can_be_made(Path(str(tracing.path)).absolute().parent):
+        yield Finding(
+            "traces", "wrong", f"tracing.path: {tracing.path} cannot be written", "mend the path or its rights"
+        )
+    elif tracing.exporter == "file":
+        yield Finding("traces", "ok", f"go to {tracing.path}")
+    elif tracing.exporter == "otlp":
+        try:
+            check_tracing(tracing)
+        except ConfigError as error:
+            yield Finding("traces", "wrong", error.message, "install the extra, or set tracing.exporter to null")
+        else:
+            yield Finding("traces", "ok", f"go to {tracing.endpoint or 'what OTEL_EXPORTER_OTLP_ENDPOINT says'}")
+
+
+def _nearest(place: Path) -> Path:
+    """The place itself or the nearest directory above it that exists."""
+    return next(directory for directory in (place, *place.absolute().parents) if directory.exists())
+
+
+def _can_be_made(directory: Path) -> bool:
+    there = _nearest(directory)
+    return there.is_dir() and os.access(there, os.W_OK)
+
+
 def _disk(place: Path) -> Finding:
-    there = next(directory for directory in (place, *place.absolute().parents) if directory.exists())
-    free = shutil.disk_usage(there).free // 2**20
+    free = shutil.disk_usage(_nearest(place)).free // 2**20
     message = f"{free} MB free for {place} (an hour of speech is 173 MB)"
     if free < FULL_DISK_MB:
         return Finding("limits", "wrong", message, "make room: jobs cannot be accepted on a full disk")
@@ -267,4 +299,4 @@ async def all_findings(args: AppArgs, environ: Mapping[str, str], url: str) -> l
             found.append(Finding(name, "wrong", error.message, "mend the field in the YAML"))
         except TtsError as error:
             found.append(Finding(name, "wrong", error.message, "see that it runs and that this machine may use it"))
-    return [*found, *machine(args), running]
+    return [*found, *traces(args), *machine(args), running]

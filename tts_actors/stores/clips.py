@@ -13,6 +13,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from tts_actors import metrics
+from tts_actors.errors import ConfigError
 from tts_actors.stores.durable_files import DurableFiles
 from tts_actors.stores.troubles import clip_trouble
 
@@ -47,6 +48,18 @@ def _open(clip_url: str) -> ObjectStore:
     except OSError as error:
         raise clip_trouble(error) from error
     return LocalStore(directory)
+
+
+def check_clip_url(clip_url: str) -> None:
+    """Raise :class:`ConfigError` for a URL that no store of clips is behind. Nothing is opened."""
+    if clip_directory(clip_url) is not None:
+        return
+    try:
+        known = urlsplit(clip_url).scheme != "memory" and from_url(clip_url) is not None
+    except (BaseError, ValueError):
+        known = False
+    if not known:
+        raise ConfigError("clip_url: must be file:///DIRECTORY, or s3://, gs:// or az:// with a bucket", "clip_url")
 
 
 class ObjectClipStore:

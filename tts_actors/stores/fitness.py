@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError
 
 from tts_actors.errors import ConfigError
-from tts_actors.stores.clips import clip_directory
+from tts_actors.stores.clips import check_clip_url, clip_directory
 from tts_actors.stores.migrate import sqlite_path
 
 
@@ -18,6 +18,7 @@ def check_stores(store_url: str, clip_url: str, nodes: int) -> None:
         url = sa.make_url(store_url)
     except ArgumentError:
         raise ConfigError("store_url: this is not a SQLAlchemy URL", "store_url") from None
+    check_clip_url(clip_url)
     embedded = url.get_backend_name() == "sqlite"
     if not embedded and url.drivername != "postgresql+asyncpg":
         raise ConfigError("store_url: must be sqlite+aiosqlite:///FILE or postgresql+asyncpg://...", "store_url")
