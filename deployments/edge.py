@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from deployments.envelopes import error_response
 from deployments.keys import Keys, RequestRate, bearer_is
 from deployments.permits import Permits
+from deployments.window import channel
 from tts_actors import tracing
 from tts_actors.errors import RequestTooLarge, Unauthorized
 
@@ -73,6 +74,7 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        receive, send = channel(scope, receive, send)
         request_id = _request_id(Headers(scope=scope))
         started = time.monotonic()
         status, answered = 0, False

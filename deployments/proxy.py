@@ -1,4 +1,4 @@
-"""What Serve's HTTP proxy does before it looks at a request: drop the headers that would steer Serve itself.
+"""What Serve's HTTP proxy does around a request: drop the headers that would steer Serve, report what clients take.
 
 The proxy obeys ``x-request-timeout-seconds`` and the like before any of our routes sees the request, so they are
 dropped there. Serve finds this file through the environment variable ``RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH``.
@@ -6,6 +6,8 @@ dropped there. Serve finds this file through the environment variable ``RAY_SERV
 
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from deployments.window import TakenReported
 
 CONTROL_HEADERS = (b"x-request-timeout-seconds", b"x-request-disconnect-disabled", b"x-serve-router-")
 """Serve's own controls (names begin so): a client must not steer our server with them."""
@@ -26,4 +28,4 @@ class ControlHeadersDropped:
 
 def proxy_middlewares() -> list[Middleware]:
     """The middlewares for Serve's proxy."""
-    return [Middleware(ControlHeadersDropped)]
+    return [Middleware(ControlHeadersDropped), Middleware(TakenReported)]
