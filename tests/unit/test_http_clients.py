@@ -10,6 +10,7 @@ import requests
 
 from tests.unit.http_service import HttpService, http_service
 from tts_actors.audio import decode_take
+from tts_actors.audio.tone import LETTERS_PER_SECOND
 
 ANSWER_SECONDS = 90
 LONG = "The lamp is lit. The sea is calm tonight! Does nobody sail?"
@@ -32,6 +33,118 @@ def get(service: HttpService, path: str) -> Any:
     answer = requests.get(service.url + path, timeout=ANSWER_SECONDS)
     assert answer.status_code == 200, answer.text
     return answer.json()
+
+
+STAINLESS = {"x-stainless-lang": "js", "x-stainless-retry-count": "0", "accept": "application/octet-stream"}
+REQUESTS: dict[str, tuple[str, dict[str, str], dict[str, Any], str]] = {
+    "open webui": (
+        "/v1/audio/speech",
+        {"authorization": "Bearer sk-none", "x-openwebui-user-name": "Ann", "x-openwebui-user-role": "admin"},
+        {"model": "tts-1", "voice": "alloy"},
+        "audio/mpeg",
+    ),
+    "silly tavern": (
+        "/v1/audio/speech",
+        {"authorization": "Bearer "},
+        {"model": "tts-1", "voice": "shimmer", "response_format": "mp3", "speed": 1},
+        "audio/mpeg",
+    ),
+    "librechat": ("/v1/audio/speech", {"api-key": "none"}, {"model": "tts-1", "backend": "kokoro"}, "audio/mpeg"),
+    "livekit": (
+        "/v1/audio/speech",
+        STAINLESS | {"x-stainless-lang": "python"},
+        {"model": "gpt-4o-mini-tts", "voice": "ash", "response_format": "pcm", "speed": 1.0, "instructions": "calm"},
+        "audio/pcm",
+    ),
+    "pipecat": (
+        "/v1/audio/speech",
+        STAINLESS | {"x-stainless-lang": "python"},
+        {"model": "gpt-4o-mini-tts", "voice": "alloy", "response_format": "pcm"},
+        "audio/pcm",
+    ),
+    "home assistant, openai_tts": (
+        "/v1/audio/speech",
+        {"authorization": "Bearer none"},
+        {"model": "tts-1", "voice": "onyx", "response_format": "wav", "speed": 1.0, "instructions": None},
+        "audio/wav",
+    ),
+    "home assistant, wyoming_openai": (
+        "/v1/audio/speech",
+        STAINLESS | {"x-stainless-lang": "python"},
+        {"model": "tts-1", "voice": "tone", "response_format": "wav", "speed": 1.0},
+        "audio/wav",
+    ),
+    "langchain": ("/v1/audio/speech", STAINLESS, {"model": "tts-1", "voice": "alloy"}, "audio/mpeg"),
+    "n8n": (
+        "/v1/audio/speech",
+        {"authorization": "Bearer none", "openai-organization": "none"},
+        {"model": "tts-1-hd", "voice": "nova", "response_format": "opus", "speed": 1},
+        "audio/ogg",
+    ),
+    "openreader": (
+        "/v1/audio/speech",
+        STAINLESS,
+        {"model": "kokoro", "voice": "af_bella", "speed": 1.25, "response_format": "mp3"},
+        "audio/mpeg",
+    ),
+    "kokoro's own page": (
+        "/v1/audio/speech",
+        {},
+        {"model": "kokoro", "voice": "af_bella", "stream": True, "lang_code": "a", "return_download_link": False},
+        "audio/mpeg",
+    ),
+    "nextcloud": (
+        "/v1/audio/speech",
+        {"authorization": "Bearer none"},
+        {"model": "tts-1-hd", "voice": "alloy", "response_format": "mp3", "speed": 1},
+        "audio/mpeg",
+    ),
+    "fastgpt": (
+        "/v1/audio/speech",
+        STAINLESS,
+        {"model": "tts-1", "voice": "alloy", "response_format": "mp3", "speed": 1, "user": "u"},
+        "audio/mpeg",
+    ),
+    "epub_to_audiobook": (
+        "/v1/audio/speech",
+        STAINLESS | {"x-stainless-lang": "python"},
+        {
+            "model": "gpt-4o-mini-tts",
+            "voice": "echo",
+            "response_format": "flac",
+            "instructions": "slowly",
+            "speed": 1.0,
+        },
+        "audio/flac",
+    ),
+    "a base URL without /v1": ("/audio/speech", {}, {"model": "tts-1", "voice": {"id": "tone"}}, "audio/mpeg"),
+}
+"""What each client sends besides ``input``, as its code of 2025 and 2026 does."""
+
+
+@pytest.mark.parametrize("text", ["Lights are on.", LONG])
+@pytest.mark.parametrize("client", REQUESTS)
+def test_each_client_gets_all_of_its_text_as_the_type_it_waits_for(
+    service: HttpService, client: str, text: str
+) -> None:
+    path, headers, body, media_type = REQUESTS[client]
+    answer = requests.post(service.url + path, json={"input": text} | body, headers=headers, timeout=ANSWER_SECONDS)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, media_type), answer.text
+    assert answer.headers["x-request-id"]
+    assert ("x-tts-job-id" in answer.headers) is (text == LONG)
+    pcm = decode_take(answer.content, media_type, raw_rate_hz=24_000 if media_type == "audio/pcm" else None)
+    letters = sum(map(str.isalnum, text))
+    assert pcm.size / 24_000 > 0.95 * letters / LETTERS_PER_SECOND / (body.get("speed") or 1)
+
+
+@pytest.mark.parametrize("client", REQUESTS)
+def test_each_client_gets_an_error_that_it_can_show(service: HttpService, client: str) -> None:
+    path, headers, body, _ = REQUESTS[client]
+    answer = requests.post(service.url + path, json={"input": ""} | body, headers=headers, timeout=ANSWER_SECONDS)
+    assert (answer.status_code, answer.headers["content-type"]) == (400, "application/json")
+    error = answer.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert "input" in error["message"]
 
 
 def test_silly_tavern_sends_a_voice_typed_by_hand_and_a_speed(service: HttpService) -> None:
