@@ -56,6 +56,7 @@ def config_with(backend_url: str) -> dict[str, Any]:
     }
     args["retry"] = {"max_attempts": 2, "base_ms": 10, "cap_ms": 50, "outage_ms": 0}
     args["retention"] = {"retire_after_seconds": 5}
+    args["tracing"] = {"exporter": "file", "path": "{DATA}/traces.jsonl"}
     return document
 
 
