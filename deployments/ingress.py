@@ -53,7 +53,7 @@ def build_http_app(
     for router in (
         *(speech_routes(speech, prefix) for prefix in prefixes),
         original_routes(service, single_call),
-        job_routes(service),
+        job_routes(service, figures),
         caption_routes(service),
         listening_routes(service, Permits(keys)),
         operation_routes(checks, service.unattended_jobs, args.backends, figures),

@@ -1,6 +1,7 @@
 """From accepted text to a job's plan: chunks, timeouts and bounds, all before the first backend call."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tts_actors.errors import RequestTooLarge
@@ -84,3 +85,14 @@ def _chunk_characters(request: SpeechRequest, bounds: PlanBounds) -> int:
 def estimated_audio_seconds(characters: int, speed: float) -> float:
     """Length of the speech to expect, seconds."""
     return characters / (SPEECH_CHARACTERS_PER_SECOND * speed)
+
+
+def estimated_finish_seconds(chunks: int, paces: Sequence[tuple[int, int]]) -> float | None:
+    """How long so many calls take on backends with these (calls at once, median milliseconds), and nothing else to do.
+
+    None without any: nobody has spoken yet. The median is that of the calls so far, whatever their lengths.
+    """
+    if not paces:
+        return None
+    per_second = sum(limit * 1_000 / max(1, median_ms) for limit, median_ms in paces)
+    return max(chunks / per_second, min(median_ms for _, median_ms in paces) / 1_000)

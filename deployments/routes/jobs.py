@@ -1,7 +1,9 @@
 """The job door, ``/v1/audio/speech/jobs``: durable jobs in OpenAI's words."""
 
+import asyncio
 import hashlib
 import time
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Request
@@ -12,13 +14,19 @@ from deployments.events import Place, event_response
 from deployments.routes import Tenant
 from deployments.schemas import JobBody, chunk_answer, job_answer, manifest_answer
 from tts_actors.audio import MEDIA_TYPES, require_format, wav_header
-from tts_actors.errors import InvalidRequest, NotFound, NotReady
+from tts_actors.backends.gauge import BackendFigures
+from tts_actors.errors import InvalidRequest, NotFound, NotReady, TtsError
 from tts_actors.job_service import JOB_ID, JobService
-from tts_actors.models import JobRecord, JobState
-from tts_actors.planning import estimated_audio_seconds
+from tts_actors.models import JobRecord, JobState, SpeechRequest
+from tts_actors.planning import estimated_audio_seconds, estimated_finish_seconds
 
 Job = Annotated[str, Path(max_length=128)]
 Index = Annotated[int, Path(ge=0, le=10**9)]
+Figures = Callable[[], Awaitable[list[BackendFigures]]]
+
+FIGURES_SECONDS = 2.0
+"""A plan does not wait longer for the backends' figures: it is told without the time that it may take."""
+
 Format = Annotated[str | None, Query(max_length=16)]
 
 
@@ -40,17 +48,17 @@ def _hash(body: JobBody) -> str:
     return hashlib.sha256(body.model_dump_json().encode()).hexdigest()
 
 
-def job_routes(service: JobService) -> APIRouter:
-    """The router of ``/v1/audio/speech/jobs``."""
+def job_routes(service: JobService, figures: Figures) -> APIRouter:
+    """The router of ``/v1/audio/speech/jobs``; ``figures`` of the backends tell how long a plan may take."""
     router = APIRouter(prefix="/v1/audio/speech/jobs", tags=["jobs"])
-    _add_creation(router, service)
+    _add_creation(router, service, figures)
     _add_reading(router, service)
     _add_audio(router, service)
     _add_control(router, service)
     return router
 
 
-def _add_creation(router: APIRouter, service: JobService) -> None:
+def _add_creation(router: APIRouter, service: JobService, figures: Figures) -> None:
     @router.post("", status_code=202)
     async def create(
         body: JobBody,
@@ -59,7 +67,7 @@ def _add_creation(router: APIRouter, service: JobService) -> None:
         dry_run: bool = False,
     ) -> Any:
         if dry_run:
-            return await _dry_run(service, body)
+            return await _dry_run(service, body, figures)
         accepted = await service.create(
             tenant, body.request(), body.input, idempotency_key=idempotency_key, request_hash=_hash(body)
         )
@@ -169,7 +177,7 @@ def _add_control(router: APIRouter, service: JobService) -> None:
         return Response(status_code=204)
 
 
-async def _dry_run(service: JobService, body: JobBody) -> JSONResponse:
+async def _dry_run(service: JobService, body: JobBody, figures: Figures) -> JSONResponse:
     request = body.request()
     plan = await service.plan(request, body.input)
     chunks = [
@@ -189,7 +197,18 @@ async def _dry_run(service: JobService, body: JobBody) -> JSONResponse:
             "orchestrator_timeout_ms": plan.orchestrator_timeout_ms,
             "job_timeout_ms": plan.run_timeout_ms,
             "estimated_audio_seconds": round(estimated_audio_seconds(len(body.input), request.speed), 1),
-            "estimated_finish_seconds": None,
+            "estimated_finish_seconds": await _finish_seconds(service, request, len(chunks), figures),
             "warnings": [],
         }
     )
+
+
+async def _finish_seconds(service: JobService, request: SpeechRequest, chunks: int, figures: Figures) -> float | None:
+    usable = service.catalog.route(request.model, request.voice).targets
+    try:
+        async with asyncio.timeout(FIGURES_SECONDS):
+            known = [each for each in await figures() if each.name in usable and each.healthy]
+    except (TimeoutError, TtsError):
+        return None
+    seconds = estimated_finish_seconds(chunks, [(each.limit, each.p50_ms) for each in known if each.p50_ms is not None])
+    return None if seconds is None else round(seconds, 1)

@@ -31,7 +31,7 @@ function item(backend) {
     ["Errors", errors || "none"],
   ];
   for (const [name, value] of pairs) {
-    const pair = el("div");
+    const pair = el("div", "", name === "Errors" ? { class: "wide" } : {});
     pair.append(el("dt", name), el("dd", value));
     list.append(pair);
   }

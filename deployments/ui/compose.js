@@ -75,8 +75,12 @@ async function plan() {
   }
 }
 
+// As dir="auto" would, which takes the browser seconds for a book: the first letter decides.
+const direction = (text) => (/^[\p{sc=Arab}\p{sc=Hebr}\p{sc=Syrc}\p{sc=Thaa}\p{sc=Nkoo}]/u.test(text.slice(0, 1000).match(/\p{L}/u)?.[0] ?? "") ? "rtl" : "ltr");
+
 function changed() {
   const { length } = $("text").value;
+  $("text").dir = direction($("text").value);
   const count = characters($("text").value);
   $("start").disabled = true;
   $("characters").textContent = `${count.toLocaleString()} of ${limit.toLocaleString()} characters`;

@@ -1,7 +1,10 @@
 // The text of a job: a span per chunk, split into sentences once captions say where they are heard.
 import { $, el, slicer, slices } from "/ui/dom.js";
 
-const GROUP = 40; // chunks in one element whose layout the browser may put off
+// Chunks in one block, whose layout the browser may put off while it is out of sight. A block ends with a paragraph, but
+// a text of very many sentences without one is cut all the same: one flow of 10,000 would be laid out anew at every change.
+const GROUP = 30;
+const LONGEST_GROUP = 80;
 
 export class Reader {
   constructor(onJump) {
@@ -38,12 +41,15 @@ export class Reader {
   async build(turn, chunks) {
     const rest = slices();
     let group = null;
+    let boundary = "";
     for (const chunk of chunks) {
-      if (!group || group.childElementCount >= GROUP) {
+      const count = group?.childElementCount ?? LONGEST_GROUP;
+      if (count >= LONGEST_GROUP || (count >= GROUP && boundary === "paragraph")) {
         await rest();
         if (turn !== this.turn) return;
-        $("reader").append((group = el("span", "", { class: "group" })));
+        $("reader").append((group = el("div", "", { class: "group" })));
       }
+      boundary = chunk.boundary;
       const span = el("span", this.slice ? this.slice(chunk.char_start, chunk.char_end) : "", { class: `c ${chunk.state}` });
       this.spans.set(chunk.index, span);
       group.append(span);

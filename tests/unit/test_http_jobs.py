@@ -16,6 +16,7 @@ import soundfile
 
 from tests.unit.http_service import HttpService, http_service
 from tts_actors.audio import wav_bytes
+from tts_actors.planning import estimated_finish_seconds
 
 JOBS = "/v1/audio/speech/jobs"
 TEXT = "The lamp is lit. The sea is calm tonight!\n\nA new paragraph. Does nobody sail?"
@@ -267,6 +268,22 @@ def test_a_dry_run_promises_what_the_job_then_does(door: Door, done: str) -> Non
     chunks = door.get(f"/{done}/chunks").json()["data"]
     for name in ("index", "char_start", "char_end", "characters", "timeout_ms"):
         assert [c[name] for c in plan["chunks"]] == [c[name] for c in chunks]
+
+
+def test_a_plan_says_when_it_may_be_ready_once_a_backend_has_spoken(tmp_path: Path) -> None:
+    with http_service(tmp_path) as service:
+        door = Door(service.url)
+        body = {"model": "fake-tts", "input": TEXT}
+        assert door.ask("POST", "?dry_run=true", json=body).json()["estimated_finish_seconds"] is None
+        door.get(f"/{door.ask('POST', '', json=body).json()['id']}?wait=60")
+        assert door.ask("POST", "?dry_run=true", json=body).json()["estimated_finish_seconds"] >= 0
+
+
+def test_ten_calls_take_as_long_as_the_backends_together_need_and_no_less_than_one() -> None:
+    assert estimated_finish_seconds(10, []) is None
+    assert estimated_finish_seconds(10, [(2, 1_000)]) == 5
+    assert estimated_finish_seconds(10, [(2, 1_000), (6, 2_000)]) == 2
+    assert estimated_finish_seconds(1, [(4, 1_000)]) == 1
 
 
 # -- reading --------------------------------------------------------------------------------
