@@ -1,6 +1,5 @@
 """Ray's side of the service: actors by name, what is killed and comes back, what is not imported."""
 
-import functools
 import json
 import os
 import signal
@@ -18,10 +17,7 @@ import requests
 from tests.integration.service import Service
 from tts_actors.client import open_job
 from tts_actors.cluster import DIRECTORY, NAMESPACE
-from tts_actors.cluster.actors import actor_class
-from tts_actors.cluster.job_actors import open_actor_tools
-from tts_actors.errors import Conflict, NotFound, StaleEpoch
-from tts_actors.job_actor import JobActor
+from tts_actors.errors import Conflict, NotFound
 
 TEXT = "".join(f"This is sentence number {number} of a text. " for number in range(60))
 
@@ -200,31 +196,6 @@ def test_a_killed_directory_comes_back_and_its_jobs_go_on(service: Service, undi
     again = service.create("This is a sentence of a text. " * 20)
     _until(lambda: service.backend.stats()["in_flight"] == 8)
     requests.post(f"{service.url}{again['links']['cancel']}", timeout=30)
-
-
-@pytest.mark.usefixtures("_driver")
-def test_of_two_live_actors_of_one_job_the_older_is_fenced_and_writes_nothing(
-    service: Service, undisturbed: bytes
-) -> None:
-    service.backend.set_faults(delay_ms=500)
-    job_id = service.create(TEXT)["id"]
-    older = _started_actor(job_id)
-    _until(lambda: service.job(job_id)["chunks"]["completed"] >= 8)
-    args, pool = ray.get(_actor(DIRECTORY).__ray_call__.remote(lambda actor: (actor._args, actor._pool)))
-    session = ray.get_runtime_context().get_session_name()  # under the service's own name it may claim the job
-    newer = actor_class(JobActor, max_restarts=0).remote(
-        job_id, functools.partial(open_actor_tools, args, session, pool)
-    )
-    verdict = newer.run.remote()
-    _until(lambda: '"job_fenced"' in service.log)
-    with pytest.raises(StaleEpoch):
-        ray.get(older.store_metadata.remote({"written": "by the older"}))
-    assert ray.get(verdict, timeout=60) == "completed"
-    job = service.job(job_id)
-    assert (job["status"], job["chunks"]["completed"], job["metadata"]) == ("completed", 60, {})
-    assert service.backend.stats()["calls"] <= 60 + 16
-    assert service.audio(job_id) == undisturbed
-    ray.kill(newer)
 
 
 @pytest.mark.usefixtures("_driver")
