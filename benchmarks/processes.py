@@ -15,7 +15,7 @@ ROLES = {
     "ServeReplica:tts:ingress": "ingress",
     "JobActor": "job actor",
     "_synthesize_slice": "chunk worker",
-    "_warm_worker": "chunk worker",
+    "ray::IDLE": "chunk worker",  # a worker between two slices
     "PoolActor": "pool",
     "DirectoryActor": "directory",
     "ProxyActor": "proxy",
