@@ -9,23 +9,20 @@ CLIENTS = 16
 WINDOW_SECONDS = 1.2
 
 
-async def rate(call: Callable[[], Awaitable[Any]], seconds: float = WINDOW_SECONDS, clients: int = CLIENTS) -> float:
+async def rate(call: Callable[[], Awaitable[Any]]) -> float:
     """Calls a second."""
-    return len(await latencies(call, seconds, clients)) / seconds
+    return (await rate_and_latencies(call))[0]
 
 
-async def latencies(
-    call: Callable[[], Awaitable[Any]], seconds: float = WINDOW_SECONDS, clients: int = CLIENTS
-) -> list[float]:
-    """Seconds of every call that ended within the window."""
-    end = time.perf_counter() + seconds
+async def rate_and_latencies(call: Callable[[], Awaitable[Any]]) -> tuple[float, list[float]]:
+    """Calls a second, and the seconds that each took. None is begun after the window; all that were begun count."""
+    started = time.perf_counter()
     took: list[float] = []
 
     async def client() -> None:
-        while (started := time.perf_counter()) < end:
+        while (begun := time.perf_counter()) < started + WINDOW_SECONDS:
             await call()
-            if (done := time.perf_counter()) <= end:
-                took.append(done - started)
+            took.append(time.perf_counter() - begun)
 
-    await asyncio.gather(*(client() for _ in range(clients)))
-    return took
+    await asyncio.gather(*(client() for _ in range(CLIENTS)))
+    return len(took) / (time.perf_counter() - started), took
