@@ -65,7 +65,7 @@ async def _say_always(report: Report, celery: CeleryPeer, text: str, ideal: floa
     found = [(await celery.speak(text))["spoken"] / ideal for _ in range(report.count(1, quick=1))]
     report.row("Celery with Redis forcing every write (appendfsync always)", found, "x")
     report.note(
-        "Celery 5: one worker, 64 threads, late acknowledgement, 3 tries, results joined by a chord; Redis with "
+        "Celery 5: one worker, 64 processes, late acknowledgement, 3 tries, results joined by a chord; Redis with "
         "appendonly yes and appendfsync everysec (its default) unless it says otherwise. Unlike the service it does "
         "not force clips to the disk"
     )
