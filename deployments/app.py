@@ -124,6 +124,10 @@ class EngineArgs(BaseModel):
         return key
 
 
+ENGINE_NICENESS = 10
+"""Speaking takes whole cores for seconds; what answers callers, for milliseconds, comes first."""
+
+
 @serve.deployment(name="engine")
 @serve.ingress()
 class Engine:
@@ -131,6 +135,7 @@ class Engine:
 
     def __init__(self, args: EngineArgs) -> None:
         self._key = args.key(_http_host())
+        os.nice(ENGINE_NICENESS)
         self._engine = HibariEngine(max_characters=args.max_characters)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:

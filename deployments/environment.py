@@ -8,6 +8,8 @@ from collections.abc import Mapping
 RAY_DEFAULTS = {
     # Dead job actors stay in the head's memory: 100,000 of them by default.
     "RAY_maximum_gcs_destroyed_actor_cached_count": "5000",
+    # Ray runs its workers at niceness 15: whatever else computes on the machine, a speech server say, would come first.
+    "RAY_worker_niceness": "0",
     # One thread a process: the parallelism is in the processes, and thread pools per core only fight.
     "OMP_NUM_THREADS": "1",
     # glibc keeps freed memory per thread: an engine replica held 800 MB where it needs 350.

@@ -14,16 +14,22 @@ CONTROL_HEADERS = (b"x-request-timeout-seconds", b"x-request-disconnect-disabled
 
 
 class ControlHeadersDropped:
-    """Passes every request on without Serve's control headers."""
+    """Passes every request on without Serve's control headers, and without a request id that Serve cannot read."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            headers = [header for header in scope["headers"] if not header[0].lower().startswith(CONTROL_HEADERS)]
+            headers = [(name, value) for name, value in scope["headers"] if _may_pass(name.lower(), value)]
             scope = {**scope, "headers": headers}
         await self._app(scope, receive, send)
+
+
+def _may_pass(name: bytes, value: bytes) -> bool:
+    if name == b"x-request-id":
+        return value.isascii()  # Serve's proxy decodes it, and would answer 500
+    return not name.startswith(CONTROL_HEADERS)
 
 
 def proxy_middlewares() -> list[Middleware]:

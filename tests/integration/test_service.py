@@ -155,6 +155,12 @@ def test_a_client_cannot_steer_serve_with_its_own_headers(service: Service) -> N
     assert answer.status_code == 200
 
 
+def test_a_request_id_that_is_no_text_is_not_a_server_error(service: Service) -> None:
+    answer = requests.get(f"{service.url}/health", headers={"x-request-id": b"m\xfcll"}, timeout=30)
+    assert answer.status_code == 200
+    assert answer.headers["x-request-id"].isascii()
+
+
 def test_the_spoken_file_starts_and_ends_without_a_click(service: Service) -> None:
     job = service.create("A short one.")
     service.job(job["id"], wait=20)

@@ -1,8 +1,8 @@
 """Write-once files in a directory, on the disk, names included, when their writers go on; read many at a time.
 
 Forcing a file costs a commit of the file system's journal: milliseconds that are waited for, not worked. What is put
-meanwhile waits and is forced together: two commits a batch instead of two a file (measured on ext4, 40 clips of 48 kB
-that arrive together: 20 ms instead of 40, and half of the CPU time).
+meanwhile waits and is forced together: two commits a batch instead of two a file (a prototype on ext4, 40 clips of
+48 kB that arrive together: 20 ms at best instead of 40; timings vary by a factor of three).
 """
 
 import asyncio
