@@ -11,6 +11,9 @@ from tts_actors.metrics import ALL, Kind
 
 SCRAPE_SECONDS = 60
 
+UNCALLED_FOR = {"tts_jobs_recovered", "tts_hedges"}
+"""What counts nothing while nobody dies and nobody is slow: Prometheus sees it from its first time on."""
+
 
 def _scrape(service: Service) -> str:
     (port_file,) = Path(service.ray_option("--session_dir")).glob("metrics_export_port_*")
@@ -25,7 +28,7 @@ def _exported(name: str, kind: Kind) -> str:
 def test_every_metric_is_exported_and_none_names_a_job(service: Service) -> None:
     job = service.create("The lamp is lit. [[fault:503*1]] The sea is calm tonight. Nobody sails.")
     assert service.job(job["id"], wait=60)["status"] == "completed"
-    wanted = {_exported(metric.name, metric.kind) for metric in ALL if metric.name != "tts_jobs_recovered"}
+    wanted = {_exported(metric.name, metric.kind) for metric in ALL if metric.name not in UNCALLED_FOR}
     give_up = time.monotonic() + SCRAPE_SECONDS
     while missing := {name for name in wanted if not re.search(rf"^{name}\b", _scrape(service), re.M)}:
         assert time.monotonic() < give_up, f"not exported: {missing}"
