@@ -16,6 +16,7 @@ import structlog
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind
 from pydantic import ValidationError
 
 from tests.unit.http_service import HttpService, http_service
@@ -141,11 +142,12 @@ def test_no_text_and_no_key_is_in_a_trace_and_health_checks_make_none(
 ) -> None:
     job = _create(service, "The lamp [[fault:400]] is lit.")
     assert _wait(service, job["id"])["status"] == "failed"
-    before = len(spans.get_finished_spans())
     for path in ("/health", "/readyz", "/"):
         assert requests.get(service.url + path, timeout=ANSWER_SECONDS).status_code == 200
     found = spans.get_finished_spans()
-    assert len(found) == before
+    asked = {span.name for span in found if span.kind is SpanKind.SERVER}
+    assert f"POST {JOBS}" in asked
+    assert not asked & {"GET", "GET /", "GET /health", "GET /readyz"}
     written = "".join(span.to_json() for span in found)
     assert "tts.backend.call" in written
     for word in ("lamp", "fault", KEY, "Bearer"):
