@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import Report
-from tts_actors.backends import BackendPool
-from tts_actors.config import AppArgs, BackendArgs
-from tts_actors.models import Attempt, JobRecord, JobState, LeaseReport, SpeechRequest
+from tts_actors.config import AppArgs
+from tts_actors.models import JobRecord, JobState, SpeechRequest
 from tts_actors.testing import FakeBackend, Faults, running_backend
 from tts_actors.testing.in_process import LocalService, running_service
 
@@ -25,12 +24,11 @@ REQUEST = SpeechRequest(model="m", voice="default")
 
 async def measure(_folder: Path, report: Report) -> None:
     """Run and report."""
-    await _mixed_failures(report, max_attempts=3)
-    await _mixed_failures(report, max_attempts=6)
+    await _mixed_failures(report, "three attempts", max_attempts=3)
+    await _mixed_failures(report, "the default attempts")
     await _one_hung(report)
     await _limits(report)
     await _turns(report)
-    await _pool_alone(report)
 
 
 def _text(chunks: int, name: str) -> str:
@@ -80,17 +78,17 @@ async def _job_seconds(service: LocalService, chunks: int, name: str, request: S
     return time.perf_counter() - started
 
 
-async def _mixed_failures(report: Report, max_attempts: int) -> None:
+async def _mixed_failures(report: Report, attempts: str, **retry: int) -> None:
     faults = [
         Faults(delay_ms=20, seed=seed, fail_rate=0.2, fail_kinds=MIXED, fixed_audio_ms=1_500) for seed in (1, 2, 3)
     ]
-    async with _service(faults, max_attempts=max_attempts, base_ms=50, cap_ms=1_000) as (service, backends):
+    async with _service(faults, base_ms=50, cap_ms=1_000, **retry) as (service, backends):
         started = time.perf_counter()
         created = [(await service.service.create("", REQUEST, _text(CHUNKS, f"{n}"))).job.id for n in range(JOBS)]
         jobs = await asyncio.gather(*(_done(service, job_id) for job_id in created))
         complete = sum(job.state is JobState.COMPLETED and job.chunks_completed == CHUNKS for job in jobs)
         calls = sum(len(backend.calls) for backend in backends)
-        what = f"20 % of calls fail, {max_attempts} attempts"
+        what = f"20 % of calls fail, {attempts}"
         report.row(f"{what}: of {JOBS} jobs complete", complete, at_least=JOBS)
         report.row(f"{what}: calls for {JOBS * CHUNKS:,} chunks", calls)
         report.row(f"{what}: all jobs took", time.perf_counter() - started, " s")
@@ -128,24 +126,3 @@ async def _turns(report: Report) -> None:
         assert (await service.service.cancel("", long)).state is JobState.CANCELLED  # it was running all the time
         report.row("3 chunks alone", alone * 1_000, " ms")
         report.row("3 chunks beside a job of 5,000", [seconds * 1_000 for seconds in beside], " ms")
-
-
-async def _pool_alone(report: Report) -> None:
-    names = ["a", "b", "c"]
-    pool = BackendPool(
-        [BackendArgs(name=name, protocol="openai", url="http://127.0.0.1", max_concurrency=16) for name in names], 90.0
-    )
-    calls = 20_000
-    remaining = iter(range(calls))
-
-    async def lane(job_id: str) -> None:
-        for _ in remaining:
-            (lease,) = await pool.acquire(job_id, names, [], 1)
-            await asyncio.sleep(0)
-            await pool.release([LeaseReport(lease.token, Attempt(lease.backend, "ok", 1), returned=True)])
-
-    started = time.perf_counter()
-    await asyncio.gather(*(lane(f"job-{n % 8}") for n in range(64)))
-    seconds = time.perf_counter() - started
-    report.row("the pool alone: one lease a call, 64 lanes of 8 jobs", calls / seconds, " chunks/s", at_least=1_000)
-    report.row("the pool alone: cost of a chunk", seconds / calls * 1_000, " ms", at_most=3)

@@ -4,15 +4,20 @@ And of the same takes, cut short: how many are refused then. The sentences are m
 single words, numbers, addresses of the web, abbreviations, lists, quotations, shouting.
 """
 
+import asyncio
 import random
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from tts_actors.models import ChunkingMode
+from benchmarks.harness import Report
+from deployments.local_tts import HibariEngine
+from tts_actors.audio import prepare_clip, wav_bytes
+from tts_actors.experience import LONG_LETTERS, SHORTEST_JUDGED, Experience, letters_of
+from tts_actors.models import SAMPLE_RATE_HZ, ChunkingMode
 from tts_actors.text import split_text, spoken_text
 
-SENTENCES = 500
+SENTENCES, ROUNDS = 500, 3
 STORY = Path("examples/the_lighthouse_keeper.txt")
 
 _WORDS = (
@@ -141,3 +146,46 @@ def _pairs(dice: random.Random) -> Iterator[tuple[str, str]]:
     kinds = [*_NUMBERS, *_ADDRESSES, *_SHORT_FORMS, *_ODD]
     while True:
         yield dice.choice(kinds), dice.choice(kinds)
+
+
+async def measure(_folder: Path, report: Report) -> None:
+    """Speak, judge, report."""
+    takes = await asyncio.to_thread(spoken, sentences())
+    refused, experience = judged(takes, ROUNDS)
+    report.row(f"good takes of {len(takes)} refused, in {ROUNDS} orders", refused, at_most=0)
+    for long, texts in ((True, f"from {LONG_LETTERS} letters on"), (False, "shorter")):
+        judgeable = [take for take in takes if _is_long(take[0]) is long]
+        for share in (0.75, 0.6, 0.5, 0.4, 0.25):
+            found = sum(is_short(experience, text, share * seconds) for text, seconds in judgeable)
+            report.row(f"{share:.0%} of the sound, texts {texts}: refused", 100 * found / len(judgeable), " %")
+
+
+def spoken(texts: list[str]) -> list[tuple[str, float]]:
+    """The texts with the seconds of sound that the embedded engine makes of them; each passes the fixed checks."""
+    engine = HibariEngine()
+    clips = ((text, prepare_clip(wav_bytes(engine.speak(text)), "audio/wav", text)) for text in texts)
+    return [(text, clip.size / SAMPLE_RATE_HZ) for text, clip in clips]
+
+
+def judged(takes: list[tuple[str, float]], rounds: int) -> tuple[int, Experience]:
+    """How many of the good takes the learnt pace refuses, in ``rounds`` orders, and what it has learnt by then."""
+    experience, refused, dice = Experience(), 0, random.Random(2)
+    for _ in range(rounds):
+        for text, seconds in takes:
+            if is_short(experience, text, seconds):
+                refused += 1
+            else:
+                experience.spoken("voice", text, seconds)
+        dice.shuffle(takes := list(takes))
+    return refused, experience
+
+
+def is_short(experience: Experience, text: str, seconds: float) -> bool:
+    """What the take check asks."""
+    return seconds < experience.shortest_seconds("voice", text, 1.0)
+
+
+def _is_long(text: str) -> bool | None:
+    """None for a text that is too short to be judged."""
+    letters = letters_of(text)
+    return None if letters < SHORTEST_JUDGED else letters >= LONG_LETTERS

@@ -56,7 +56,7 @@ GROUPS = {
     "load": Group(("many_chunks", "chunk_cost", "long_text", "growth"), _stub_stage),
     "engine": Group(("whole_book",), _engine_stage),
     "alone": Group(("split_growth",), _no_stage),
-    "extra": Group(("flaky_backends", "long_job"), _no_stage, extra=True),
+    "extra": Group(("flaky_backends", "good_speech", "pool", "long_job"), _no_stage, extra=True),
 }
 LIMIT_SECONDS = 300.0
 """Of one measurement: none takes half of it on a quiet machine."""
