@@ -3,8 +3,8 @@
 import asyncio
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ import requests
 
 from tests.unit.http_service import HttpService, http_service
 from tests.unit.stores.servers import BUCKET, Postgres, s3_environment
-from tests.unit.tcp_proxy import threaded_proxy
+from tests.unit.tcp_proxy import Proxy, threaded_proxy
 from tts_actors.config import AppArgs
 from tts_actors.directory import JobDirectory
 from tts_actors.models import JobState, SpeechRequest
@@ -88,9 +88,11 @@ def _until_called(service: HttpService, calls: int) -> None:
     raise AssertionError("the backend was not called")
 
 
-def test_while_the_database_is_away_creates_wait_and_running_jobs_go_on(
+@contextmanager
+def _speaking_behind_a_door(
     postgres: Postgres, remote: dict[str, str], tmp_path: Path
-) -> None:
+) -> Iterator[tuple[HttpService, Proxy, str]]:
+    """A service, the door to its database, and its running job: four of the job's chunks have gone to the backend."""
     with threaded_proxy(postgres.socket_path) as door:
         database = remote["store_url"].split("/")[3].split("?")[0]
         url = f"postgresql+asyncpg://postgres@127.0.0.1:{door.port}/{database}"
@@ -98,14 +100,21 @@ def test_while_the_database_is_away_creates_wait_and_running_jobs_go_on(
             _slow(service)
             job_id = _create(service).json()["id"]
             _until_called(service, 4)
-            door.shut()
-            _refused(_create(service))
-            _until_called(service, 12)  # speaking goes on meanwhile
-            _refused(_create(service))
-            door.open()
-            assert _ended(service, job_id)["status"] == "completed"
-            assert _spoken_once(service)
-            assert _create(service).status_code == 202
+            yield service, door, job_id
+
+
+def test_while_the_database_is_away_creates_wait_and_running_jobs_go_on(
+    postgres: Postgres, remote: dict[str, str], tmp_path: Path
+) -> None:
+    with _speaking_behind_a_door(postgres, remote, tmp_path) as (service, door, job_id):
+        door.shut()
+        _refused(_create(service))
+        _until_called(service, 12)  # speaking goes on meanwhile
+        _refused(_create(service))
+        door.open()
+        assert _ended(service, job_id)["status"] == "completed"
+        assert _spoken_once(service)
+        assert _create(service).status_code == 202
 
 
 def test_while_the_database_hangs_creates_are_told_so_in_time_and_running_jobs_go_on(
@@ -113,21 +122,15 @@ def test_while_the_database_hangs_creates_are_told_so_in_time_and_running_jobs_g
 ) -> None:
     for name, seconds in (("COMMAND_SECONDS", 1.0), ("CONNECT_SECONDS", 1.0), ("OPERATION_SECONDS", 2.0)):
         monkeypatch.setattr(engines, name, seconds)
-    with threaded_proxy(postgres.socket_path) as door:
-        database = remote["store_url"].split("/")[3].split("?")[0]
-        url = f"postgresql+asyncpg://postgres@127.0.0.1:{door.port}/{database}"
-        with http_service(tmp_path, **(remote | {"store_url": url})) as service:
-            _slow(service)
-            job_id = _create(service).json()["id"]
-            _until_called(service, 4)
-            door.stall()
-            _refused(_create(service))  # on connections that were open
-            _until_called(service, 12)  # speaking goes on meanwhile
-            _refused(_create(service))  # on one that does not come to be
-            door.open()
-            assert _ended(service, job_id)["status"] == "completed"
-            assert _spoken_once(service)
-            assert _create(service).status_code == 202
+    with _speaking_behind_a_door(postgres, remote, tmp_path) as (service, door, job_id):
+        door.stall()
+        _refused(_create(service))  # on connections that were open
+        _until_called(service, 12)  # speaking goes on meanwhile
+        _refused(_create(service))  # on one that does not come to be
+        door.open()
+        assert _ended(service, job_id)["status"] == "completed"
+        assert _spoken_once(service)
+        assert _create(service).status_code == 202
 
 
 def test_while_the_object_store_hangs_what_was_spoken_is_kept(

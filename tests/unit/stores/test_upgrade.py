@@ -11,7 +11,7 @@ from sqlalchemy import create_engine
 
 from tests.unit.jobs import NOW_MS, new_job
 from tts_actors.errors import ConfigError, NewerJob
-from tts_actors.models import JOB_FORMAT, Boundary, ChunkingMode, JobState, Loudness, OnChunkFailure
+from tts_actors.models import JOB_FORMAT, Activation, Boundary, ChunkingMode, JobState, Loudness, OnChunkFailure
 from tts_actors.stores import SqlJobStore, migrate
 from tts_actors.stores.care import JobStoreCare
 from tts_actors.stores.migrate import MIGRATIONS
@@ -91,16 +91,21 @@ def _insert(database: sqlite3.Connection) -> None:
     )
 
 
-async def test_a_running_job_of_the_first_version_is_claimed_and_goes_on(tmp_path: Path) -> None:
-    _write_as_the_first_version(tmp_path / "jobs.db")
-    url = f"sqlite+aiosqlite:///{tmp_path}/jobs.db"
-    await migrate(url)
+async def _taken_over(url: str) -> Activation:
     store = SqlJobStore(url)
     try:
         taken = await store.claim("job-of-old", owner="new", now_ms=2_000, lease_ms=10_000)
     finally:
         await store.close()
     assert taken is not None
+    return taken
+
+
+async def test_a_running_job_of_the_first_version_is_claimed_and_goes_on(tmp_path: Path) -> None:
+    _write_as_the_first_version(tmp_path / "jobs.db")
+    url = f"sqlite+aiosqlite:///{tmp_path}/jobs.db"
+    await migrate(url)
+    taken = await _taken_over(url)
     job = taken.job
     assert (job.state, job.epoch, job.deadline_at_ms) == (JobState.IN_PROGRESS, 2, 61_734)
     asked = job.request
@@ -174,12 +179,7 @@ async def test_code_from_before_goes_on_adding_jobs_beside_the_new_schema(tmp_pa
     await migrate(url)
     with closing(sqlite3.connect(tmp_path / "jobs.db")) as database, database:
         _insert(database)
-    store = SqlJobStore(url)
-    try:
-        taken = await store.claim("job-of-old", owner="new", now_ms=2_000, lease_ms=10_000)
-    finally:
-        await store.close()
-    assert taken is not None
+    taken = await _taken_over(url)
     assert (taken.job.epoch, taken.job.traceparent) == (2, None)
 
 
