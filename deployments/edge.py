@@ -98,9 +98,13 @@ class Edge:
                 if answered:  # Starlette has sent our 500 and raises what caused it all the same
                     log.exception("request_failed", path=_route(scope))
                     return
-                if status:  # the answer has begun: an abrupt end is the only honest one left
-                    log.error("response_aborted", path=_route(scope), kind=type(error).__name__)
-                    raise
+                if status:
+                    # The answer has begun: an abrupt end is the only honest one left. A body without its end makes the
+                    # server close the connection; what is raised it would log, and that may quote a text.
+                    # Starlette wraps what it would have answered to ("response already started").
+                    log.error("response_aborted", path=_route(scope), kind=type(error.__cause__ or error).__name__)
+                    span.fail("aborted")
+                    return
                 response = error_response(scope["path"], error)
                 if response.status_code == 500:
                     log.exception("request_failed", path=_route(scope))

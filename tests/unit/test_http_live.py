@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
+import structlog
 
 from tests.unit.http_service import HttpService, http_service
 from tts_actors.audio import MEDIA_TYPES, decode_take
@@ -141,6 +142,19 @@ def test_a_failure_midway_breaks_the_stream_off(service: HttpService) -> None:
         assert answer.status_code == 200
         with pytest.raises(requests.exceptions.ChunkedEncodingError):
             answer.content  # noqa: B018 - reading it is what fails
+
+
+def test_of_a_stream_that_breaks_off_the_log_has_our_line_and_not_the_reason(
+    service: HttpService, caplog: pytest.LogCaptureFixture
+) -> None:
+    with structlog.testing.capture_logs() as logs:
+        answer = get(service, f"{create(service, BROKEN)}/audio?live=1&format=wav", stream=True)
+        with pytest.raises(requests.exceptions.ChunkedEncodingError):
+            answer.content  # noqa: B018 - reading it is what fails
+        until(lambda: any("without completing" in record.message for record in caplog.records))
+    aborted = [log for log in logs if log["event"] == "response_aborted"]
+    assert [(log["kind"], log["path"]) for log in aborted] == [("HasGaps", f"{JOBS}/{{job_id}}/audio")]
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 def test_a_job_that_fails_before_its_first_chunk_is_an_error_and_not_a_stream(service: HttpService) -> None:
