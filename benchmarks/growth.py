@@ -9,8 +9,10 @@ from pathlib import Path
 from benchmarks.harness import Curve, Report, milliseconds, timed
 from benchmarks.service import SENTENCE, Stage
 from tts_actors.config import AppArgs
-from tts_actors.directory import JobDirectory, new_job_id
-from tts_actors.models import Activation, JobState
+from tts_actors.directory import JobDirectory
+from tts_actors.messages import Activation
+from tts_actors.models import JobState
+from tts_actors.spares import new_job_id
 from tts_actors.stores import ObjectClipStore, SqlJobStore, migrate
 
 SIZES = {100: 5, 1_000: 3, 10_000: 1}

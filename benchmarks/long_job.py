@@ -11,7 +11,8 @@ from pathlib import Path
 from benchmarks.harness import Report, milliseconds
 from tts_actors.config import AppArgs
 from tts_actors.job_service import JobService
-from tts_actors.models import ChunkingMode, JobState, Reservation, SpeechRequest
+from tts_actors.messages import Reservation
+from tts_actors.models import ChunkingMode, JobState, SpeechRequest
 from tts_actors.stores import ObjectClipStore, SqlJobStore, migrate
 
 CREATES, READS = 5, 200

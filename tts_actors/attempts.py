@@ -18,7 +18,8 @@ from tts_actors.audio.loudness import even_loudness
 from tts_actors.backends.catalog import Catalog, Route
 from tts_actors.errors import BackendError, HastyTake
 from tts_actors.experience import Experience
-from tts_actors.models import SAMPLE_RATE_HZ, Attempt, Boundary, ChunkingMode, Lease, Loudness, SpeechRequest
+from tts_actors.messages import Lease
+from tts_actors.models import SAMPLE_RATE_HZ, Attempt, Boundary, ChunkingMode, Loudness, SpeechRequest
 from tts_actors.protocols import Backend, ClipStore, LeaseSource, Reply, Utterance
 from tts_actors.retry import NextAttempt, RetryPolicy
 from tts_actors.text import split_text, spoken_text

@@ -18,16 +18,8 @@ from tts_actors.attempts import Call, CallContext, Piece, WorkerTools, attempt_c
 from tts_actors.audio import pcm_of_wav
 from tts_actors.errors import RetryLater, TtsError
 from tts_actors.logs import place_of
-from tts_actors.models import (
-    Attempt,
-    ChunkResult,
-    Clip,
-    Loudness,
-    OnChunkFailure,
-    SliceOrder,
-    SliceProgress,
-    SpeechRequest,
-)
+from tts_actors.messages import SliceOrder, SliceProgress
+from tts_actors.models import Attempt, ChunkResult, Clip, Loudness, OnChunkFailure, SpeechRequest
 from tts_actors.protocols import ClipStore
 from tts_actors.retry import Course, NextAttempt
 

@@ -7,10 +7,9 @@ promise that no accepted job is lost.
 
 import asyncio
 import contextlib
-import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -19,9 +18,11 @@ from tts_actors.config import AppArgs
 from tts_actors.errors import DirectoryUnavailable, JobExpired, NotFound, NotReady, RetryLater
 from tts_actors.job_actor import LEASE_MS
 from tts_actors.logs import place_of
-from tts_actors.models import Activation, Ending, JobState, Reservation
+from tts_actors.messages import Activation, Reservation
+from tts_actors.models import Ending, JobState
 from tts_actors.protocols import ClipStore, JobHandle, JobStore, Spawner
-from tts_actors.removal import clear, look_back
+from tts_actors.removal import clear
+from tts_actors.spares import Spares, new_job_id
 from tts_actors.states import TERMINAL
 
 SWEEP_SECONDS = 2.0
@@ -42,31 +43,12 @@ RESPAWN_SECONDS = 0.5
 MAX_RESPAWNS = 20
 """Actors started for one job before it is left to the sweep: more than ``limits.max_activations`` ever needs."""
 
-HOLD_SECONDS = 40.0
-"""How long a place to run is held for an id that was handed out: a little longer than the id is used."""
-
-RESERVATION_SECONDS = 60.0
-"""After this long an id that was handed out and never committed goes back to the spares."""
-
-REFILL_PAUSE_SECONDS = 1.0
-"""Spares are not refilled before this pause: an actor's start costs half a CPU second, which the job that has just
-taken one needs more."""
-
-REFILL_PATIENCE_SECONDS = 60.0
-"""How long a refill waits for a moment without running jobs while a warm actor is left for the next job."""
-
-REFILL_URGENCY_SECONDS = 5.0
-"""The same when none is left: the next job would wait a second for its actor."""
-
 PUT_BACK_SECONDS = 5.0
 """How long a job's actor may take to commit what it has; a claim that is not given up runs out in 10 s."""
 
+Step = Callable[[], Awaitable[None]]
+
 log = structlog.get_logger()
-
-
-def new_job_id() -> str:
-    """A fresh job id: 96 random bits, safe in URLs, file names and actor names."""
-    return f"job-{secrets.token_hex(12)}"
 
 
 class JobDirectory:
@@ -89,22 +71,25 @@ class JobDirectory:
         self._retention = args.retention
         self._owner = owner
         self._now = now
-        self._spares: dict[str, JobHandle] = {}
-        self._reserved: dict[str, tuple[JobHandle, float]] = {}
+        self._spares = Spares(spawner, args.limits.spare_actors, self, now)
         self._active: dict[str, asyncio.Task[None]] = {}
         self._handles: dict[str, JobHandle] = {}
         self._finished: OrderedDict[str, JobHandle] = OrderedDict()
         self._queue_waits = True
-        self._warm = False
-        self._refill = asyncio.Event()
+        self._place_free = asyncio.Event()
         self._reviving = asyncio.Lock()
-        self._paused = False
+        self.paused = False
         self.draining = False  # told to callers; whoever sets it pauses the directory too
 
     async def serve(self) -> None:
-        """Take over what an earlier directory of this service left, then sweep and keep spares until cancelled."""
-        self._refill.set()
-        await asyncio.gather(self._sweep_forever(), self._refill_forever())
+        """Take over what an earlier directory of this service left, then look after all jobs until cancelled."""
+        self._spares.refill()
+        async with asyncio.TaskGroup() as loops:
+            loops.create_task(self._forever("sweep", self._attend, SWEEP_SECONDS, before=self._take_up))
+            # Apart from the others: a clip store that hangs must not keep a job without its actor.
+            loops.create_task(self._forever("clearing", self._clear, SWEEP_SECONDS))
+            loops.create_task(self._forever("queue", self._fill_when_free, 0.0))
+            loops.create_task(self._spares.keep())
 
     async def _take_up(self, lease_before_ms: int | None = None) -> None:
         """Go on with claims of this service that no actor holds: no need to wait for their leases to run out.
@@ -113,7 +98,7 @@ class JobDirectory:
         its start.
         """
         for job_id in await self._store.jobs_of(self._owner, lease_before_ms=lease_before_ms):
-            if job_id not in self._active and (lease_before_ms is None or job_id in self._reserved or self._has_room()):
+            if job_id not in self._active and (lease_before_ms is None or job_id in self._spares or self._has_room()):
                 self._recover(job_id, JobState.IN_PROGRESS)
 
     def _recover(self, job_id: str, state: JobState) -> None:
@@ -125,19 +110,16 @@ class JobDirectory:
         """A fresh job id, with a warm actor waiting under that name and a place to run if there is one."""
         if not self._spares or self._queue_waits or not self._has_room():
             return Reservation(new_job_id())
-        job_id = next(iter(self._spares))
-        self._reserved[job_id] = (self._spares.pop(job_id), self._now())
-        self._refill.set()
-        return Reservation(job_id, self._owner)
+        return Reservation(self._spares.reserve(), self._owner)
 
     async def start(self, job_id: str, activation: Activation | None = None, traceparent: str | None = None) -> None:
         """A committed job may run: at once if its place is held, or if there is room and nobody waits; else in turn."""
-        held = activation is not None or job_id in self._reserved
+        held = activation is not None or job_id in self._spares
         at_once = held or (self._has_room() and not self._queue_waits)
         attributes: dict[str, tracing.Attribute] = {
             "tts.job.id": job_id,
             "tts.job.at_once": at_once,
-            "tts.job.warm": job_id in self._reserved,
+            "tts.job.warm": job_id in self._spares,
         }
         with tracing.span("tts.directory.start", attributes, parent=traceparent):
             if at_once:
@@ -165,7 +147,7 @@ class JobDirectory:
 
         What is put back is due at once: for this directory after :meth:`resume`, or for another on the same store.
         """
-        self._paused = True
+        self.paused = True
         if self._active:
             await asyncio.wait(set(self._active.values()), timeout=grace_seconds)
         if running := dict(self._active):
@@ -182,8 +164,8 @@ class JobDirectory:
 
     async def resume(self) -> None:
         """Start jobs again, those first that were put back."""
-        self._paused = False
-        self._refill.set()
+        self.paused = False
+        self._spares.refill()
         await self._take_up()
         await self.sweep()
 
@@ -236,30 +218,33 @@ class JobDirectory:
     async def figures(self) -> dict[str, int]:
         """How many actors there are, by what they do."""
         return {
-            "warm": int(self._warm or self._limits.spare_actors == 0),
+            "warm": int(self._spares.warm),
             "active": len(self._active),
             "spares": len(self._spares),
-            "reserved": len(self._reserved),
+            "reserved": self._spares.reserved,
             "finished": len(self._finished),
         }
 
+    @property
+    def busy(self) -> bool:
+        """Jobs run."""
+        return bool(self._active)
+
     def _room(self) -> int:
         """Jobs that may be started now; places held for ids that were handed out count as taken."""
-        now = self._now()
-        held = sum(now - since < HOLD_SECONDS for _, since in self._reserved.values())
-        return self._limits.max_active_jobs - len(self._active) - held
+        return self._limits.max_active_jobs - len(self._active) - self._spares.held
 
     def _has_room(self) -> bool:
-        return self._room() > 0 and not self._paused
+        return self._room() > 0 and not self.paused
 
     def _now_ms(self) -> int:
         return int(self._now() * 1_000)
 
     def _activate(self, job_id: str, activation: Activation | None = None) -> None:
-        if job_id in self._active or self._paused:
+        if job_id in self._active or self.paused:
             return
         self._retire(job_id)  # the name of a job that is retried, or made again after a delete, must be free
-        warm, _ = self._reserved.pop(job_id, (None, 0.0))
+        warm = self._spares.take(job_id)
         if warm is not None:
             self._handles[job_id] = warm
         self._active[job_id] = asyncio.create_task(self._supervise(job_id, activation))
@@ -277,9 +262,8 @@ class JobDirectory:
         finally:
             self._active.pop(job_id, None)
             self._handles.pop(job_id, None)
-            self._refill.set()
-            if self._queue_waits:
-                asyncio.get_running_loop().create_task(self._fill())
+            self._spares.refill()
+            self._place_free.set()
 
     async def _ran(self, job_id: str, activation: Activation | None) -> bool:
         """Have an actor bring the job to an end; False if it was lost on the way.
@@ -337,63 +321,42 @@ class JobDirectory:
                 return
             self._activate(job_id)
 
-    async def _sweep_forever(self) -> None:
-        adopted = False
+    async def _fill_when_free(self) -> None:
+        await self._place_free.wait()
+        self._place_free.clear()
+        if self._queue_waits:
+            await self._fill()
+
+    async def _forever(self, name: str, step: Step, pause_seconds: float, *, before: Step | None = None) -> None:
+        """Repeat a step, whatever happens in it; ``before`` the first one another, until that succeeds."""
         while True:
             try:
-                if not adopted:
-                    await self._take_up()
-                    adopted = True
-                await self.sweep()
+                if before is not None:
+                    await before()
+                    before = None
+                await step()
             except RetryLater as error:
-                log.warning("sweep_postponed", reason=error.message)
-            except Exception as error:  # noqa: BLE001 - the boundary of a sweep: without the next one jobs are lost
-                log.error("sweep_crashed", kind=type(error).__name__, place=place_of(error))
-            await asyncio.sleep(SWEEP_SECONDS)
+                log.warning(f"{name}_postponed", reason=error.message)
+            except Exception as error:  # noqa: BLE001 - the boundary of a loop: without its next round jobs are lost
+                log.error(f"{name}_crashed", kind=type(error).__name__, place=place_of(error))
+            await asyncio.sleep(pause_seconds)
 
     async def sweep(self) -> None:
-        """One look at all alarms: orphans get an actor, ended lives are cleared, the queue moves on."""
+        """One look at all alarms: orphans get an actor, the queue moves on, ended lives are cleared."""
+        await self._attend()
+        await self._clear()
+
+    async def _attend(self) -> None:
         await self._fill()
         metrics.record(metrics.JOBS_ACTIVE, len(self._active))
         metrics.record(metrics.SPARES, len(self._spares))
         now_ms = self._now_ms()
-        if not self._paused:
+        if not self.paused:
             await self._take_up(now_ms + LEASE_MS - START_MS)
         for job_id, state in await self._store.due_jobs(now_ms=now_ms, limit=SWEEP_JOBS):
-            if state in TERMINAL:
-                await clear(job_id, self._store, self._clips, now_ms)
-            elif job_id not in self._active and self._has_room():
+            if job_id not in self._active and self._has_room():
                 self._recover(job_id, state)
-        await look_back(self._store, self._clips, now_ms)
-        for job_id, (handle, since) in list(self._reserved.items()):
-            if self._now() - since > RESERVATION_SECONDS and await self._store.get_job(job_id) is None:
-                del self._reserved[job_id]
-                self._spares[job_id] = handle
+        await self._spares.take_back(self._store)
 
-    async def _refill_forever(self) -> None:
-        while True:
-            await self._refill.wait()
-            self._refill.clear()
-            while len(self._spares) < self._limits.spare_actors and not self._paused:
-                if self._warm:
-                    await self._quiet()
-                job_id = new_job_id()
-                try:
-                    self._spares[job_id] = await self._spawner.spawn(job_id, rehearse=not self._active)
-                    self._warm = True
-                except Exception as error:  # noqa: BLE001 - the boundary of a spare: the next one may come up
-                    log.warning("spare_not_started", kind=type(error).__name__, place=place_of(error))
-                    await asyncio.sleep(REFILL_PAUSE_SECONDS)
-
-    async def _quiet(self) -> None:
-        """Wait for a good moment to start an actor, but not for ever: under load there is none."""
-        since = self._now()
-        await asyncio.sleep(REFILL_PAUSE_SECONDS)
-        while self._active and self._now() < since + self._patience():  # noqa: ASYNC110 - a poll is all it is worth
-            await asyncio.sleep(0.1)
-
-    def _patience(self) -> float:
-        return REFILL_PATIENCE_SECONDS if self._spares or self._reserved else REFILL_URGENCY_SECONDS
-
-
-__all__ = ["JobDirectory", "new_job_id"]
+    async def _clear(self) -> None:
+        await clear(self._store, self._clips, self._now_ms())

@@ -17,16 +17,8 @@ from tts_actors.errors import Conflict, RetryLater, StaleEpoch, TtsError
 from tts_actors.job_object import ActorTools, JobObject
 from tts_actors.ledger import Ledger
 from tts_actors.logs import place_of
-from tts_actors.models import (
-    Activation,
-    ChunkResult,
-    Ending,
-    JobRecord,
-    JobState,
-    SliceOrder,
-    SliceProgress,
-    SpeechRequest,
-)
+from tts_actors.messages import Activation, SliceOrder, SliceProgress
+from tts_actors.models import ChunkResult, Ending, JobRecord, JobState, SpeechRequest
 from tts_actors.states import TERMINAL
 from tts_actors.text import lexicon_of, spoken_text
 from tts_actors.timeouts import TimeoutPolicy

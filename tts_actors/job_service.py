@@ -17,7 +17,6 @@ from tts_actors import metrics, tracing
 from tts_actors.admission import Admission, check_accepting
 from tts_actors.backends import Catalog, Route
 from tts_actors.config import AppArgs
-from tts_actors.directory import new_job_id
 from tts_actors.errors import (
     ChunkFailed,
     Conflict,
@@ -33,8 +32,8 @@ from tts_actors.errors import (
 from tts_actors.inputs import Inputs
 from tts_actors.job_actor import LEASE_MS
 from tts_actors.live import LOOK_AGAIN_SECONDS, LiveAudio, News, follow
+from tts_actors.messages import Activation, Reservation
 from tts_actors.models import (
-    Activation,
     ChunkState,
     Claim,
     JobInput,
@@ -44,12 +43,12 @@ from tts_actors.models import (
     NewJob,
     OnChunkFailure,
     Quota,
-    Reservation,
     SpeechRequest,
 )
 from tts_actors.outputs import OutputFile, Renderer, Segment, chunk_pcm, lay_out
 from tts_actors.planning import PlanBounds, plan_job
 from tts_actors.protocols import ClipStore, Directory, JobStore
+from tts_actors.spares import new_job_id
 from tts_actors.states import TERMINAL
 from tts_actors.views import ChunkView
 

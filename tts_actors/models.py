@@ -1,4 +1,6 @@
-"""The nouns that travel between layers: plain frozen data, picklable, without behaviour that needs I/O.
+"""The nouns of a job, as layers hand them on and stores keep them: plain frozen data, picklable, without I/O.
+
+What processes only tell each other is in ``messages.py``.
 
 Offsets are Unicode code points into the caller's text, half-open ``[start, end)``. Durations end in ``_ms``
 (integers, milliseconds) or ``_samples`` (integers at ``SAMPLE_RATE_HZ``). Times end in ``_at_ms`` and are Unix
@@ -249,16 +251,6 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Reservation:
-    """A fresh job id. With an ``owner``, a warm actor waits under it and a place to run is held for it, so that the job
-    may be committed as claimed by that owner.
-    """
-
-    job_id: str
-    owner: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Quota:
     """What a tenant may have: jobs that wait or run, characters accepted in one day (UTC). None is no limit."""
 
@@ -329,16 +321,6 @@ class JobInput:
 
 
 @dataclass(frozen=True, slots=True)
-class Activation:
-    """A claimed job with all that its actor needs to work on it; void once the lease has run out."""
-
-    job: JobRecord
-    input: JobInput
-    results: tuple[ChunkResult, ...]
-    lease_until_ms: int
-
-
-@dataclass(frozen=True, slots=True)
 class JobCounts:
     """The moving figures of a running job, as the ledger counts them (absolute values, never increments)."""
 
@@ -366,47 +348,3 @@ class Backlog:
 
     queued: int
     run_timeout_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class SliceOrder:
-    """Work for one chunk-worker task: some chunks of one job, with all that is needed to speak them.
-
-    ``pieces`` are ``(index, characters of the span, text to speak)``. ``adopt`` asks the worker to look for clips that
-    an earlier activation stored without a row before it calls a backend.
-    """
-
-    job_id: str
-    epoch: int
-    deadline_at_ms: int
-    request: SpeechRequest
-    pieces: tuple[tuple[int, int, str], ...]
-    timeouts: TimeoutPolicy
-    max_in_flight: int
-    adopt: bool
-    traceparent: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SliceProgress:
-    """What a worker streams back: results that became ready together, and how many calls are still running."""
-
-    results: tuple[ChunkResult, ...]
-    in_flight: int
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """Permission for one call of ``backend`` until it is released or its time to live is over."""
-
-    token: str
-    backend: str
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseReport:
-    """How a call under a lease went, and whether the lease comes back or serves another call at once."""
-
-    token: str
-    attempt: Attempt
-    returned: bool

@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from tts_actors.messages import Activation, Lease, Reservation, SliceOrder, SliceProgress
 from tts_actors.models import (
     NO_QUOTA,
-    Activation,
     Attempt,
     Backlog,
     ChunkResult,
@@ -18,13 +18,9 @@ from tts_actors.models import (
     JobInput,
     JobRecord,
     JobState,
-    Lease,
     NewJob,
     Priority,
     Quota,
-    Reservation,
-    SliceOrder,
-    SliceProgress,
 )
 
 
@@ -108,7 +104,10 @@ class JobStore(Protocol):
         """Running jobs that ``owner`` has claimed; with ``lease_before_ms`` those whose lease ends by then."""
 
     async def due_jobs(self, *, now_ms: int, limit: int) -> list[tuple[str, JobState]]:
-        """Jobs whose alarm has passed: dead owners, forgotten queue entries, ended lives."""
+        """Unfinished jobs whose alarm has passed: dead owners, forgotten queue entries."""
+
+    async def ended_lives(self, *, now_ms: int, limit: int) -> list[str]:
+        """Finished jobs whose time is over, for :meth:`expire`."""
 
     async def recent_runs_ms(self, *, limit: int) -> list[int]:
         """How long the latest completed jobs ran, milliseconds, without their time in the queue."""

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 import structlog
 
-from tests.unit.local_service import SILENT, audio_of, created, finished, local_service
+from tests.unit.local_service import SILENT, audio_of, created, finished, local_service, until
 from tts_actors.audio import tone, wav_bytes
 from tts_actors.chunk_worker import judge_clip, keep_clip
+from tts_actors.errors import JobExpired
 from tts_actors.job_actor import WorkerLost
-from tts_actors.models import Activation, ChunkState, JobState, SliceOrder, SliceProgress
+from tts_actors.messages import Activation, SliceOrder, SliceProgress
+from tts_actors.models import ChunkState, JobState
 from tts_actors.protocols import Reply, Utterance
 from tts_actors.stores import ObjectClipStore
 from tts_actors.testing.in_process import LocalJobHandle, LocalService
@@ -180,6 +182,51 @@ async def test_a_fault_in_a_sweep_does_not_end_the_sweeps(tmp_path: Path) -> Non
         async with asyncio.timeout(30):
             await swept.wait()
         assert (await created(service, TEXT)).state
+
+
+async def test_a_fault_while_the_queue_moves_on_is_told_and_the_queue_moves_on(tmp_path: Path) -> None:
+    limits = {"spare_actors": 0, "max_active_jobs": 1}
+    async with local_service(tmp_path, limits=limits) as (service, _):
+        first = await created(service, "[[delay:300]] The one that runs.")
+        queued_jobs = service.store.queued_jobs
+
+        async def fails_once(*, limit: int) -> list[str]:
+            service.store.queued_jobs = queued_jobs  # type: ignore[method-assign]
+            raise KeyError("nobody knows")
+
+        with structlog.testing.capture_logs() as logs:
+            second = await created(service, "The one that waits.")
+            await until(lambda: service.directory._queue_waits)
+            service.store.queued_jobs = fails_once  # type: ignore[method-assign]
+            for job in (first, second):
+                assert (await service.service.wait("", job.id, 30)).state is JobState.COMPLETED
+    assert [log["kind"] for log in logs if log["event"] in ("queue_crashed", "sweep_crashed")] == ["KeyError"]
+
+
+async def test_a_clip_store_that_hangs_keeps_no_job_without_its_actor(tmp_path: Path) -> None:
+    limits = {"spare_actors": 1}
+    async with local_service(tmp_path, limits=limits) as (service, _):
+        over = await finished(service, "Soon gone.", dataclasses.replace(SILENT, ttl_seconds=60))
+        hangs = asyncio.Event()
+
+        async def hang(*_: object, **__: object) -> None:
+            hangs.set()
+            await asyncio.Event().wait()
+
+        async def lost(*_: object) -> None:
+            """The replica dies between the commit and the start."""
+
+        service.clips.delete_prefix = hang  # type: ignore[method-assign]
+        now = service.directory._now
+        service.directory._now = lambda: now() + 61
+        async with asyncio.timeout(30):
+            await hangs.wait()
+        service.directory._now = now
+        service.service._start = lost  # type: ignore[method-assign]
+        orphan = await created(service, TEXT)
+        assert (await service.service.wait("", orphan.id, 30)).state is JobState.COMPLETED
+        with pytest.raises(JobExpired):
+            await service.service.get("", over.id)
 
 
 async def test_results_whose_commit_is_broken_off_by_a_cancel_are_written_with_the_end(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import pytest
 from tests.unit.local_service import REQUEST, SILENT, args_for, created, finished, local_service, until
 from tts_actors.errors import DirectoryUnavailable, NotFound
 from tts_actors.job_actor import WorkerLost
-from tts_actors.models import ChunkState, JobState, SliceOrder, SliceProgress
+from tts_actors.messages import SliceOrder, SliceProgress
+from tts_actors.models import ChunkState, JobState
 from tts_actors.testing import Faults, running_backend
 from tts_actors.testing.in_process import LocalJobHandle, running_service
 

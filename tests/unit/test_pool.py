@@ -7,7 +7,8 @@ import pytest
 from tts_actors.backends import BackendPool, incarnation_of
 from tts_actors.config import BackendArgs
 from tts_actors.errors import PoolRestarted
-from tts_actors.models import Attempt, Lease, LeaseReport, Priority
+from tts_actors.messages import Lease, LeaseReport
+from tts_actors.models import Attempt, Priority
 
 
 class _Clock:

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from tts_actors.backends.gauge import BackendFigures, Breaker, Gauge
 from tts_actors.config import BackendArgs
 from tts_actors.errors import PoolRestarted
-from tts_actors.models import Lease, LeaseReport, Priority
+from tts_actors.messages import Lease, LeaseReport
+from tts_actors.models import Priority
 
 MAX_WAIT_SECONDS = 20.0
 """How long one request for leases is kept open; the asker asks again (a dead asker is forgotten that way)."""

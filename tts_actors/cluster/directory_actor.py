@@ -20,7 +20,7 @@ from tts_actors.config import AppArgs
 from tts_actors.directory import JobDirectory
 from tts_actors.errors import DirectoryUnavailable
 from tts_actors.logs import configure_logs
-from tts_actors.models import Activation, Reservation
+from tts_actors.messages import Activation, Reservation
 from tts_actors.stores import ObjectClipStore, SqlJobStore, migrate
 from tts_actors.trace_export import export_traces
 

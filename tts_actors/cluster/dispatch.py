@@ -16,7 +16,7 @@ from tts_actors.config import AppArgs
 from tts_actors.errors import TtsError
 from tts_actors.job_actor import WorkerLost
 from tts_actors.logs import configure_logs
-from tts_actors.models import SliceOrder, SliceProgress
+from tts_actors.messages import SliceOrder, SliceProgress
 from tts_actors.trace_export import export_traces
 
 

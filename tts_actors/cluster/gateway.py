@@ -18,7 +18,7 @@ from tts_actors.cluster.directory_actor import DirectoryActor
 from tts_actors.cluster.names import DIRECTORY, NAMESPACE, Version
 from tts_actors.config import AppArgs
 from tts_actors.errors import DirectoryUnavailable
-from tts_actors.models import Activation, Reservation
+from tts_actors.messages import Activation, Reservation
 
 CALL_SECONDS = 10.0
 """An answer of the directory takes milliseconds; longer than this it is as good as gone."""

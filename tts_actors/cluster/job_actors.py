@@ -19,7 +19,8 @@ from tts_actors.errors import DirectoryUnavailable
 from tts_actors.job_actor import JobActor
 from tts_actors.job_object import ActorTools
 from tts_actors.logs import configure_logs
-from tts_actors.models import Activation, JobState
+from tts_actors.messages import Activation
+from tts_actors.models import JobState
 from tts_actors.stores import ObjectClipStore, SqlJobStore
 from tts_actors.trace_export import export_traces
 

@@ -12,7 +12,8 @@ from typing import Any
 from tts_actors.backends import incarnation_of
 from tts_actors.cluster.calls import answer
 from tts_actors.errors import DirectoryUnavailable, PoolRestarted
-from tts_actors.models import Attempt, Lease, LeaseReport, Priority
+from tts_actors.messages import Lease, LeaseReport
+from tts_actors.models import Attempt, Priority
 
 FALLBACK_CALLS = 2
 """Calls at once per worker process while the pool is unreachable: fail safe, not open."""

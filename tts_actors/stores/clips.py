@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +30,11 @@ _RETRY: "RetryConfig" = {"max_retries": 2, "retry_timeout": timedelta(seconds=10
 """Short: who calls repeats by himself, and a request is better answered with 503 than after minutes."""
 
 REQUEST_SECONDS = 60.0
-"""How long one object may take, repeats included: a disk or a share that hangs does not say so itself."""
+"""How long one step may take, repeats included: a disk or a share that hangs does not say so itself. A step is a clip,
+or, where nobody knows how much there is, one page of a listing or what is removed of it."""
+
+SLOWEST_BYTES_PER_SECOND = 2**20
+"""A finished file has as much more time as it takes at this rate: a book of ten hours as MP3 has ten minutes."""
 
 
 def clip_directory(clip_url: str) -> Path | None:
@@ -62,6 +67,10 @@ def check_clip_url(clip_url: str) -> None:
         raise ConfigError("clip_url: must be file:///DIRECTORY, or s3://, gs:// or az:// with a bucket", "clip_url")
 
 
+_MISSING = (NotFoundError, FileNotFoundError)
+_THERE = (AlreadyExistsError, FileExistsError)
+
+
 class ObjectClipStore:
     """The :class:`~tts_actors.protocols.ClipStore` on obstore. Opening it makes the local directory."""
 
@@ -72,87 +81,86 @@ class ObjectClipStore:
 
     async def prepare(self, prefix: str) -> None:
         if self._files is not None:
-            try:
+            async with _step():
                 await self._files.prepare(prefix)
-            except OSError as error:
-                raise clip_trouble(error) from error
 
     async def put(self, key: str, body: bytes) -> bool:
         with metrics.timed(metrics.STORE, "clip_write"):
             return await self._put(key, body, REQUEST_SECONDS)
 
     async def put_file(self, key: str, path: str) -> bool:
-        return await self._put(key, Path(path), None)  # as long as it is: a library has books of a day
+        size = os.stat(path).st_size  # made by this process a moment ago
+        return await self._put(key, Path(path), REQUEST_SECONDS + size / SLOWEST_BYTES_PER_SECOND)
 
-    async def _put(self, key: str, body: bytes | Path, seconds: float | None) -> bool:
+    async def _put(self, key: str, body: bytes | Path, seconds: float) -> bool:
         try:
-            async with asyncio.timeout(seconds):
-                return await self._put_once(key, body)
-        except (BaseError, OSError) as error:
-            raise clip_trouble(error) from error
-
-    async def _put_once(self, key: str, body: bytes | Path) -> bool:
-        try:
-            if self._files is not None:
-                await (self._files.put_file(key, body) if isinstance(body, Path) else self._files.put(key, body))
-            else:
-                await obstore.put_async(self._store, key, body, mode="create")
-        except (AlreadyExistsError, FileExistsError):
+            async with _step(seconds, passing=_THERE):
+                if self._files is None:
+                    await obstore.put_async(self._store, key, body, mode="create")
+                elif isinstance(body, Path):
+                    await self._files.put_file(key, body)
+                else:
+                    await self._files.put(key, body)
+        except _THERE:
             return False
         return True
 
     async def get(self, key: str) -> bytes | None:
         try:
             with metrics.timed(metrics.STORE, "clip_read"):
-                if self._files is not None:
-                    return await self._files.get(key)
-                async with asyncio.timeout(REQUEST_SECONDS):
+                async with _step(passing=_MISSING):
+                    if self._files is not None:
+                        return await self._files.get(key)
                     result = await obstore.get_async(self._store, key)
                     return bytes(await result.bytes_async())
-        except (NotFoundError, FileNotFoundError):
+        except _MISSING:
             return None
-        except (BaseError, OSError) as error:
-            raise clip_trouble(error) from error
 
     async def get_range(self, key: str, start: int, end: int) -> bytes:
-        try:
-            async with asyncio.timeout(REQUEST_SECONDS):
-                return bytes(await obstore.get_range_async(self._store, key, start=start, end=end))
-        except (BaseError, OSError) as error:
-            raise clip_trouble(error) from error
+        async with _step():
+            return bytes(await obstore.get_range_async(self._store, key, start=start, end=end))
 
     async def size(self, key: str) -> int | None:
         try:
-            async with asyncio.timeout(REQUEST_SECONDS):
+            async with _step(passing=_MISSING):
                 return int((await obstore.head_async(self._store, key))["size"])
-        except (NotFoundError, FileNotFoundError):
+        except _MISSING:
             return None
-        except (BaseError, OSError) as error:
-            raise clip_trouble(error) from error
 
     async def remove(self, key: str) -> None:
-        try:
-            async with asyncio.timeout(REQUEST_SECONDS):
+        with contextlib.suppress(*_MISSING):
+            async with _step(passing=_MISSING):
                 await obstore.delete_async(self._store, key)
-        except (NotFoundError, FileNotFoundError):
-            return
-        except (BaseError, OSError) as error:
-            raise clip_trouble(error) from error
 
     async def delete_prefix(self, prefix: str, *, older_than_seconds: float = 0.0) -> None:
-        try:
-            async for batch in obstore.list(self._store, prefix=prefix):
+        pages = aiter(obstore.list(self._store, prefix=prefix))
+        while True:
+            async with _step():
+                page = await anext(pages, None)
+                if page is None:
+                    break
                 if older_than_seconds:
                     before = datetime.now(UTC) - timedelta(seconds=older_than_seconds)
-                    batch = [item for item in batch if item["last_modified"] < before]
-                await obstore.delete_async(self._store, [item["path"] for item in batch])
-        except (BaseError, OSError) as error:
-            raise clip_trouble(error) from error
+                    page = [item for item in page if item["last_modified"] < before]
+                await obstore.delete_async(self._store, [item["path"] for item in page])
         if self._files is not None:
-            await asyncio.to_thread(_remove_empty, self._files.root / prefix)
+            async with _step():
+                await asyncio.to_thread(_remove_empty, self._files.root / prefix)
 
     async def ping(self) -> None:
         await self.size("ping")
+
+
+@contextlib.asynccontextmanager
+async def _step(seconds: float | None = None, *, passing: tuple[type[Exception], ...] = ()) -> AsyncIterator[None]:
+    """One step, :data:`REQUEST_SECONDS` long unless told otherwise; fails as :class:`StoreUnavailable`, or passes."""
+    try:
+        async with asyncio.timeout(REQUEST_SECONDS if seconds is None else seconds):
+            yield
+    except passing:
+        raise
+    except (BaseError, OSError) as error:  # a time-out is an OSError
+        raise clip_trouble(error) from error
 
 
 def _remove_empty(directory: Path) -> None:

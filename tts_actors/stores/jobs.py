@@ -13,9 +13,9 @@ from sqlalchemy.exc import IntegrityError
 
 from tts_actors import metrics
 from tts_actors.errors import StoreUnavailable
+from tts_actors.messages import Activation
 from tts_actors.models import (
     NO_QUOTA,
-    Activation,
     Backlog,
     ChunkResult,
     Ending,
@@ -121,6 +121,9 @@ class SqlJobStore:
 
     async def due_jobs(self, *, now_ms: int, limit: int) -> list[tuple[str, JobState]]:
         return await self._read(operations.due_jobs(now_ms, limit))
+
+    async def ended_lives(self, *, now_ms: int, limit: int) -> list[str]:
+        return await self._read(removals.ended_lives(now_ms, limit))
 
     async def recent_runs_ms(self, *, limit: int) -> list[int]:
         return await self._read(watch.recent_runs_ms(limit))

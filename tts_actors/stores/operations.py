@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from tts_actors.errors import Conflict, NotFound, StaleEpoch
+from tts_actors.messages import Activation
 from tts_actors.models import (
     JOB_FORMAT,
-    Activation,
     Attempt,
     Backlog,
     ChunkResult,
@@ -27,7 +27,7 @@ from tts_actors.models import (
     NewJob,
     Quota,
 )
-from tts_actors.states import ACTIVE, TERMINAL, check_transition
+from tts_actors.states import ACTIVE, check_transition
 from tts_actors.stores import quotas
 from tts_actors.stores.rows import chunk_of, chunk_row, claimed_row, job_of, job_row
 from tts_actors.stores.tables import chunks, job_inputs, jobs
@@ -332,10 +332,9 @@ def jobs_of(owner: str, lease_before_ms: int | None) -> Callable[[sa.Connection]
 
 
 def due_jobs(now_ms: int, limit: int) -> Callable[[sa.Connection], list[tuple[str, JobState]]]:
-    ours = sa.or_(UNDERSTOOD, jobs.c.state.in_([state.value for state in TERMINAL]))
     query = (
         sa.select(jobs.c.id, jobs.c.state)
-        .where(jobs.c.next_alarm_at_ms <= now_ms, jobs.c.state != JobState.EXPIRED.value, ours)
+        .where(jobs.c.next_alarm_at_ms <= now_ms, jobs.c.state.in_(_ACTIVE), UNDERSTOOD)
         .order_by(jobs.c.next_alarm_at_ms)
         .limit(limit)
     )

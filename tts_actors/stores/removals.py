@@ -56,6 +56,16 @@ def expire(job_id: str, now_ms: int, only_due: bool) -> Callable[[sa.Connection]
     return operation
 
 
+def ended_lives(now_ms: int, limit: int) -> Callable[[sa.Connection], list[str]]:
+    query = (
+        sa.select(jobs.c.id)
+        .where(jobs.c.next_alarm_at_ms <= now_ms, jobs.c.state.in_(_FINISHED))
+        .order_by(jobs.c.next_alarm_at_ms)
+        .limit(limit)
+    )
+    return lambda connection: list(connection.execute(query).scalars())
+
+
 def next_removal(now_ms: int) -> Callable[[sa.Connection], str | None]:
     query = (
         sa.select(removals.c.job_id)

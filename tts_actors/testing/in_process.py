@@ -20,7 +20,8 @@ from tts_actors.errors import DirectoryUnavailable
 from tts_actors.job_actor import JobActor
 from tts_actors.job_object import ActorTools
 from tts_actors.job_service import JobService
-from tts_actors.models import Activation, Attempt, JobState, Lease, LeaseReport, Priority, SliceOrder, SliceProgress
+from tts_actors.messages import Activation, Lease, LeaseReport, SliceOrder, SliceProgress
+from tts_actors.models import Attempt, JobState, Priority
 from tts_actors.protocols import Dispatch
 from tts_actors.stores import ObjectClipStore, SqlJobStore, migrate
 

@@ -2,12 +2,16 @@
 
 import asyncio
 import os
+import threading
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from tests.unit.tcp_proxy import Proxy
 from tts_actors.errors import StoreUnavailable
 from tts_actors.stores import ObjectClipStore
+from tts_actors.stores import clips as clip_stores
 
 KEY = "job-1/clips/0.wav"
 
@@ -145,3 +149,59 @@ async def test_preparing_harms_nothing_that_is_there(clips: ObjectClipStore) -> 
     assert await clips.get(KEY) == b"first"
     await clips.put("job-2/clips/0.wav", b"second")
     assert await clips.get("job-2/clips/0.wav") == b"second"
+
+
+STEPS: dict[str, Callable[[ObjectClipStore, str], Awaitable[object]]] = {
+    "prepare": lambda clips, _: clips.prepare("job-2/clips"),
+    "put": lambda clips, _: clips.put("job-2/clips/0.wav", b"a"),
+    "put_file": lambda clips, file: clips.put_file("job-2/outputs/0.mp3", file),
+    "get": lambda clips, _: clips.get(KEY),
+    "get_range": lambda clips, _: clips.get_range(KEY, 0, 1),
+    "size": lambda clips, _: clips.size(KEY),
+    "remove": lambda clips, _: clips.remove(KEY),
+    "delete_prefix": lambda clips, _: clips.delete_prefix("job-1"),
+}
+
+
+async def _fails_in_time(clips: ObjectClipStore, steps: Sequence[str], tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"a file")
+    for step in steps:
+        with pytest.raises(StoreUnavailable):
+            async with asyncio.timeout(20):  # a hundred times what it may take
+                await STEPS[step](clips, str(tmp_path / "file"))
+
+
+async def test_an_object_store_that_hangs_is_unavailable_whatever_is_asked_of_it(
+    s3_url: str, s3_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clip_stores, "REQUEST_SECONDS", 0.2)
+    async with Proxy(s3_port).running() as door:
+        monkeypatch.setenv("AWS_ENDPOINT", door.url)
+        clips = ObjectClipStore(s3_url)
+        door._flowing.clear()
+        await _fails_in_time(clips, [step for step in STEPS if step != "prepare"], tmp_path)
+        door._flowing.set()
+        assert await clips.put(KEY, b"again")
+        assert await clips.get(KEY) == b"again"
+
+
+async def test_a_disk_that_hangs_is_unavailable_and_what_waits_behind_it_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clip_stores, "REQUEST_SECONDS", 0.2)
+    clips = ObjectClipStore(f"file://{tmp_path}/clips")
+    well, fsync = threading.Event(), os.fsync
+
+    def hanging(handle: int) -> None:
+        assert well.wait(60)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", hanging)
+    os.makedirs(tmp_path / "clips" / "job-1" / "clips")
+    os.mkfifo(tmp_path / "clips" / KEY)  # reading it hangs as long as nobody writes
+    await _fails_in_time(clips, ["prepare", "put", "put", "put_file", "get"], tmp_path)
+    well.set()
+    os.close(os.open(tmp_path / "clips" / KEY, os.O_WRONLY))  # lets the reader go
+    monkeypatch.setattr(clip_stores, "REQUEST_SECONDS", 60.0)
+    assert await clips.put("job-3/clips/0.wav", b"again")
+    assert await clips.get("job-3/clips/0.wav") == b"again"

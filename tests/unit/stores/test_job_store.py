@@ -159,12 +159,16 @@ async def test_expiry_keeps_the_row_and_drops_the_rest(store: SqlJobStore) -> No
     await store.create_job(new_job(), _admit)
     epoch = await _claimed(store)
     await store.finish("job-1", epoch, ending=Ending(JobState.CANCELLED, 1, 2))
-    await store.expire("job-1", now_ms=NOW_MS + 10_000_000_000, only_due=True)
+    over_ms = NOW_MS + 10_000_000_000
+    assert await store.due_jobs(now_ms=over_ms, limit=9) == []
+    assert await store.ended_lives(now_ms=1, limit=9) == []
+    assert await store.ended_lives(now_ms=over_ms, limit=9) == ["job-1"]
+    await store.expire("job-1", now_ms=over_ms, only_due=True)
     job = await store.get_job("job-1")
     assert job is not None
     assert job.state is JobState.EXPIRED
     assert await store.get_input("job-1") is None
-    assert await store.due_jobs(now_ms=NOW_MS * 2, limit=9) == []
+    assert await store.ended_lives(now_ms=over_ms, limit=9) == []
 
 
 async def test_a_store_that_cannot_be_opened_says_so(tmp_path: Path) -> None:

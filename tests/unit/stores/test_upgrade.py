@@ -11,7 +11,8 @@ from sqlalchemy import create_engine
 
 from tests.unit.jobs import NOW_MS, new_job
 from tts_actors.errors import ConfigError, NewerJob
-from tts_actors.models import JOB_FORMAT, Activation, Boundary, ChunkingMode, JobState, Loudness, OnChunkFailure
+from tts_actors.messages import Activation
+from tts_actors.models import JOB_FORMAT, Boundary, ChunkingMode, JobState, Loudness, OnChunkFailure
 from tts_actors.stores import SqlJobStore, migrate
 from tts_actors.stores.care import JobStoreCare
 from tts_actors.stores.migrate import MIGRATIONS
