@@ -13,7 +13,9 @@ from tts_actors.directory import JobDirectory
 from tts_actors.messages import Activation
 from tts_actors.models import JobState
 from tts_actors.spares import new_job_id
-from tts_actors.stores import ObjectClipStore, SqlJobStore, migrate
+from tts_actors.stores.clips import ObjectClipStore
+from tts_actors.stores.jobs import SqlJobStore
+from tts_actors.stores.migrate import migrate
 
 SIZES = {100: 5, 1_000: 3, 10_000: 1}
 """Chunks of a job, and how often it is measured: the largest takes a minute."""

@@ -13,7 +13,9 @@ from tts_actors.config import AppArgs
 from tts_actors.job_service import JobService
 from tts_actors.messages import Reservation
 from tts_actors.models import ChunkingMode, JobState, SpeechRequest
-from tts_actors.stores import ObjectClipStore, SqlJobStore, migrate
+from tts_actors.stores.clips import ObjectClipStore
+from tts_actors.stores.jobs import SqlJobStore
+from tts_actors.stores.migrate import migrate
 
 CREATES, READS = 5, 200
 REQUEST = SpeechRequest("m", "v", chunking_mode=ChunkingMode.SENTENCE, chunking_max_characters=60)

@@ -12,7 +12,7 @@ from pathlib import Path
 import ray
 
 from benchmarks.harness import Report
-from tts_actors.backends import BackendPool
+from tts_actors.backends.pool import BackendPool
 from tts_actors.cluster import leases as remote
 from tts_actors.cluster.pool_actor import PoolActor
 from tts_actors.config import AppArgs, BackendArgs

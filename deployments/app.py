@@ -26,14 +26,18 @@ from deployments.keys import check_exposure, reachable_at
 from deployments.local_tts import HibariEngine, build_engine_api
 from tts_actors.admission import check_accepting
 from tts_actors.chunk_worker import WorkerTools
-from tts_actors.cluster import Gateway, record_with_ray
+from tts_actors.cluster.gateway import Gateway
+from tts_actors.cluster.metrics import record_with_ray
 from tts_actors.cluster.tools import worker_tools
 from tts_actors.config import AppArgs, AuthArgs
 from tts_actors.errors import BackendError, ConfigError
 from tts_actors.job_service import JobService
 from tts_actors.logs import configure_logs
 from tts_actors.single_call import SingleCall
-from tts_actors.stores import ObjectClipStore, SqlJobStore, check_stores, check_writable, migrate
+from tts_actors.stores.clips import ObjectClipStore
+from tts_actors.stores.fitness import check_stores, check_writable
+from tts_actors.stores.jobs import SqlJobStore
+from tts_actors.stores.migrate import migrate
 from tts_actors.trace_export import check_tracing, export_traces
 
 log = structlog.get_logger()

@@ -28,7 +28,7 @@ from ray.serve.scripts import run as serve_run
 
 from deployments.environment import RAY_DEFAULTS
 from deployments.keys import check_exposure
-from tts_actors.cluster import stop_directory
+from tts_actors.cluster.gateway import stop_directory
 from tts_actors.config import AuthArgs
 from tts_actors.errors import ConfigError
 

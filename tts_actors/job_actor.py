@@ -130,7 +130,7 @@ class JobActor(JobObject):
         return state
 
     async def _drive(self, job: JobRecord, ledger: Ledger) -> JobState:
-        limit = self._warm().args.limits.max_activations
+        limit = self._warm().settings.max_activations
         if job.activations > limit:
             reason = f"the job's actor died {limit} times; limits.max_activations is {limit}"
             return await self._finish(JobState.FAILED, ("too_many_activations", reason))
@@ -236,7 +236,7 @@ class JobActor(JobObject):
                 (span.index, span.characters, spoken(text[span.char_start : span.char_end])) for span in spans
             ),
             timeouts=plan.timeouts,
-            max_in_flight=self._warm().args.limits.max_calls_per_job,
+            max_in_flight=self._warm().settings.max_calls_per_job,
             adopt=adopt,
             traceparent=tracing.traceparent(),
         )
@@ -285,7 +285,7 @@ class JobActor(JobObject):
         tools, job, ledger = self._warm(), self._job, self._ledger
         assert job is not None  # noqa: S101 - a job is claimed before it can end
         now_ms = self._now_ms()
-        ttl_seconds = job.request.ttl_seconds or tools.args.retention.ttl_seconds
+        ttl_seconds = job.request.ttl_seconds or tools.settings.ttl_seconds
         ending = Ending(state, now_ms, now_ms + ttl_seconds * 1_000, error)
         async with self._writing:
             version = await self._insistently(

@@ -10,17 +10,16 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tts_actors.audio import prepare_clip, wav_bytes
-from tts_actors.audio.loudness import even_loudness
-from tts_actors.chunk_worker import keep_clip
-from tts_actors.config import AppArgs
 from tts_actors.errors import BadTake, Conflict, InvalidRequest, NotFound, NotReady, StaleEpoch
 from tts_actors.models import ChunkResult, ChunkSpan, Clip, JobInput, JobRecord, JobState, Loudness
 from tts_actors.protocols import ClipStore, Dispatch, JobStore
 from tts_actors.states import TERMINAL
 from tts_actors.text import spoken_text
+
+if TYPE_CHECKING:
+    from tts_actors.config import AppArgs
 
 MAX_AUDIO_BYTES = 64 * 2**20
 """Longest audio of one chunk that is taken: 20 minutes of WAV."""
@@ -32,6 +31,21 @@ MAX_METADATA_CHARACTERS = (64, 512)
 
 
 @dataclass(frozen=True, slots=True)
+class ActorSettings:
+    """What a job's actor must know of the configuration: plain values, so that it starts without what checks them."""
+
+    max_activations: int
+    max_calls_per_job: int
+    ttl_seconds: int
+
+    @classmethod
+    def of(cls, args: "AppArgs") -> "ActorSettings":
+        """From the whole configuration."""
+        limits = args.limits
+        return cls(limits.max_activations, limits.max_calls_per_job, args.retention.ttl_seconds)
+
+
+@dataclass(frozen=True, slots=True)
 class ActorTools:
     """What a job actor needs from outside; made anew in its process, after construction.
 
@@ -40,7 +54,7 @@ class ActorTools:
 
     store: JobStore
     dispatch: Dispatch
-    args: AppArgs
+    settings: ActorSettings
     owner: str
     open_clips: Callable[[], ClipStore]
     now: Callable[[], float] = time.time
@@ -139,6 +153,11 @@ class JobObject(ABC):
         if not isinstance(audio, bytes) or not 0 < len(audio) <= MAX_AUDIO_BYTES:
             raise InvalidRequest(f"audio must be 1 to {MAX_AUDIO_BYTES} bytes", "audio")
         text = spoken_text(given.text[span.char_start : span.char_end])
+
+        # Here: few jobs are given audio, and without its libraries an actor starts sooner.
+        from tts_actors.audio import prepare_clip, wav_bytes
+        from tts_actors.audio.loudness import even_loudness
+        from tts_actors.chunk_worker import keep_clip
 
         def accept() -> bytes:
             pcm = prepare_clip(audio, content_type, text, speed=job.request.speed)

@@ -15,7 +15,7 @@ import structlog
 
 from tts_actors import metrics, tracing
 from tts_actors.admission import Admission, check_accepting
-from tts_actors.backends import Catalog, Route
+from tts_actors.backends.catalog import Catalog, Route
 from tts_actors.config import AppArgs
 from tts_actors.errors import (
     ChunkFailed,

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse
 
-from tts_actors.backends import Catalog
+from tts_actors.backends.catalog import Catalog
 from tts_actors.errors import ModelNotFound
 
 OWNER = "tts-actors"

@@ -1,9 +1,13 @@
-// The text of an EPUB in its reading order, with the browser's own means: ZIP entries are cut out of the file, inflated by
-// DecompressionStream and parsed by DOMParser into documents that run and load nothing. Pictures are never read.
+// The text of an EPUB in its reading order: zip.js takes the documents out of the file, DOMParser turns them into
+// documents that run and load nothing. Pictures are never read.
+import { BlobReader, configure, ERR_BAD_FORMAT, ERR_CENTRAL_DIRECTORY_NOT_FOUND, ERR_EOCDR_NOT_FOUND, ERR_SPLIT_ZIP_FILE, ZipReader } from "/ui/zip.min.js";
+
 const LARGEST_ENTRY_BYTES = 20_000_000;
-const END_BYTES = 65_557; // the end record and the longest comment
+const NO_ZIP = [ERR_BAD_FORMAT, ERR_CENTRAL_DIRECTORY_NOT_FOUND, ERR_EOCDR_NOT_FOUND, ERR_SPLIT_ZIP_FILE];
 const BLOCKS = "address, article, aside, blockquote, body, caption, dd, div, dt, figcaption, figure, h1, h2, h3, h4, h5, h6, header, footer, hr, li, main, ol, p, pre, section, table, td, th, tr, ul";
 const UNSPOKEN = "script, style, template, nav, rt, rp";
+
+configure({ useWebWorkers: false });
 
 class Problem extends Error {}
 
@@ -13,6 +17,7 @@ export async function bookText(file, most) {
     return await read(file, most);
   } catch (error) {
     if (error instanceof Problem) throw error;
+    if (NO_ZIP.includes(error.message)) throw new Error("this is no EPUB, or only a part of one");
     throw new Error("this EPUB is damaged");
   }
 }
@@ -56,49 +61,34 @@ function paragraphs(html) {
   return body.textContent.split("\0").map((text) => text.replace(/\s+/g, " ").trim()).filter(Boolean);
 }
 
-const view = async (file, from, to) => new DataView(await file.slice(from, to).arrayBuffer());
-
-// Reads a ZIP's directory (APPNOTE.TXT 4.3); returns path => text. Only what is asked for is read.
+// path => text. Only what is asked for is read.
 async function unzip(file) {
-  const tail = await view(file, Math.max(0, file.size - END_BYTES), file.size);
-  let end = tail.byteLength - 22;
-  while (end >= 0 && tail.getUint32(end, true) !== 0x06054b50) end -= 1;
-  if (end < 0) throw new Problem("this is no EPUB, or only a part of one");
-  const start = tail.getUint32(end + 16, true);
-  const directory = await view(file, start, start + tail.getUint32(end + 12, true));
-  const found = new Map();
-  for (let at = 0, left = tail.getUint16(end + 10, true); left > 0; left -= 1) {
-    const [name, extra, comment] = [28, 30, 32].map((offset) => directory.getUint16(at + offset, true));
-    found.set(new TextDecoder().decode(new Uint8Array(directory.buffer, at + 46, name)), at);
-    at += 46 + name + extra + comment;
-  }
+  const found = new Map((await new ZipReader(new BlobReader(file)).getEntries()).map((entry) => [entry.filename, entry]));
   if (found.has("META-INF/rights.xml") || found.has("META-INF/license.lcpl")) throw new Problem("this EPUB is locked (DRM) and cannot be read");
   return async (path) => {
-    const at = found.get(path);
-    if (at === undefined) throw new Problem(`this EPUB is incomplete: it has no ${path}`);
-    if (directory.getUint16(at + 8, true) & 1) throw new Problem("this EPUB is locked (encrypted) and cannot be read");
-    const local = directory.getUint32(at + 42, true);
-    const head = await view(file, local, local + 30);
-    const from = local + 30 + head.getUint16(26, true) + head.getUint16(28, true);
-    const data = file.slice(from, from + directory.getUint32(at + 20, true));
-    const stream = data.stream();
-    return text(directory.getUint16(at + 10, true) === 0 ? stream : stream.pipeThrough(new DecompressionStream("deflate-raw")), path);
+    const entry = found.get(path);
+    if (!entry) throw new Problem(`this EPUB is incomplete: it has no ${path}`);
+    if (entry.encrypted) throw new Problem("this EPUB is locked (encrypted) and cannot be read");
+    return text(entry, path);
   };
 }
 
 // Counted while it is inflated: a small file can hold a very large one.
-async function text(stream, path) {
+async function text(entry, path) {
   const blocks = [];
   let size = 0;
-  for (const reader = stream.getReader(); ; ) {
-    const { value, done } = await reader.read();
-    if (done) break;
-    size += value.length;
-    if (size > LARGEST_ENTRY_BYTES) {
-      await reader.cancel();
-      throw new Problem(`${path} in this EPUB is larger than ${LARGEST_ENTRY_BYTES / 1_000_000} MB`);
-    }
-    blocks.push(value);
+  const sink = new WritableStream({
+    write(block, controller) {
+      size += block.length;
+      if (size > LARGEST_ENTRY_BYTES) controller.error();
+      else blocks.push(block);
+    },
+  });
+  try {
+    await entry.getData(sink, { checkSignature: true });
+  } catch (error) {
+    if (size > LARGEST_ENTRY_BYTES) throw new Problem(`${path} in this EPUB is larger than ${LARGEST_ENTRY_BYTES / 1_000_000} MB`);
+    throw error;
   }
   return new Blob(blocks).text();
 }

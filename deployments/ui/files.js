@@ -1,11 +1,10 @@
 // Text out of what is dropped or opened. What goes wrong is said in words that help the person in front of the page.
-import { bookText } from "/ui/epub.js";
 
 const MEGABYTE = 1_000_000;
 
 // limit: how many characters the service takes. Far beyond it a file is not even read.
 export async function textOf(file, limit) {
-  if (/\.epub$/i.test(file.name)) return bookText(file, 4 * limit);
+  if (/\.epub$/i.test(file.name)) return (await import("/ui/epub.js")).bookText(file, 4 * limit); // with its library only when it is needed
   if (/\.(pdf|docx?|odt|rtf|mobi|azw3?)$/i.test(file.name)) throw new Error("this kind of file cannot be read here: save it as .txt or .epub");
   if (file.size > 16 * limit) {
     throw new Error(`it has ${Math.ceil(file.size / MEGABYTE).toLocaleString()} MB; the service takes at most ${limit.toLocaleString()} characters in one job`);

@@ -113,7 +113,7 @@ GOOD = epub({"one": "<p>Words.</p>" * 50})
 REFUSED_FILES = {
     "not a zip": ("a.epub", b"no zip at all", "this is no EPUB, or only a part of one"),
     "cut short": ("a.epub", GOOD[: len(GOOD) // 2], "this is no EPUB, or only a part of one"),
-    "damaged": ("a.epub", GOOD[:60] + bytes(len(GOOD) // 2) + GOOD[60 + len(GOOD) // 2 :], "this EPUB is damaged"),
+    "damaged": ("a.epub", GOOD[:60] + bytes(20) + GOOD[80:], "this EPUB is damaged"),
     "no container": ("a.epub", epub({}, **{"META-INF/container.xml": "<x/>"}), "does not say where its book is"),
     "no book": ("a.epub", epub({}, **{"META-INF/container.xml": CONTAINER.replace("c.opf", "x")}), "it has no O/x"),
     "pictures": ("a.epub", epub(PICTURES), "there is no text in this EPUB"),

@@ -1,6 +1,5 @@
 """Ray's side of the service: actors by name, what is killed and comes back, what is not imported."""
 
-import functools
 import json
 import os
 import signal
@@ -18,9 +17,9 @@ from ray.exceptions import RayActorError
 
 from tests.integration.service import Service
 from tts_actors.client import open_job
-from tts_actors.cluster import DIRECTORY, NAMESPACE
 from tts_actors.cluster.actors import actor_class
-from tts_actors.cluster.job_actors import open_actor_tools
+from tts_actors.cluster.job_actors import ActorSetup
+from tts_actors.cluster.names import DIRECTORY, NAMESPACE
 from tts_actors.errors import Conflict, NotFound, StaleEpoch
 from tts_actors.job_actor import JobActor
 
@@ -210,7 +209,7 @@ def test_of_two_live_actors_of_one_job_the_older_is_fenced_and_stops(service: Se
     older = _started_actor(job_id)
     args, pool = ray.get(_actor(DIRECTORY).__ray_call__.remote(lambda actor: (actor._args, actor._pool)))
     # Only under the service's own name may it claim a job whose lease has not run out.
-    open_tools = functools.partial(open_actor_tools, args, ray.get_runtime_context().get_session_name(), pool)
+    open_tools = ActorSetup.of(args, ray.get_runtime_context().get_session_name(), pool).open_tools
     newer = actor_class(JobActor, max_restarts=0).remote(job_id, open_tools)
     ray.get(newer.ready.remote(), timeout=60)
     assert _epoch(older) == 1

@@ -12,7 +12,8 @@ from tts_actors.admission import LONGEST_WAIT_SECONDS, Admission
 from tts_actors.config import AppArgs, LimitArgs
 from tts_actors.errors import QueueFull
 from tts_actors.models import Backlog, Ending, JobRecord, JobState, Priority, SpeechRequest
-from tts_actors.stores import SqlJobStore, migrate
+from tts_actors.stores.jobs import SqlJobStore
+from tts_actors.stores.migrate import migrate
 from tts_actors.testing import Faults, running_backend
 from tts_actors.testing.in_process import running_service
 

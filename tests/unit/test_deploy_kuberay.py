@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from deployments.keys import check_exposure
 from tts_actors.cli.configured import load_args
 from tts_actors.config import AppArgs
-from tts_actors.stores import check_stores
+from tts_actors.stores.fitness import check_stores
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Serve's own use of pydantic

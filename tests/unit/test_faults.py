@@ -17,7 +17,7 @@ from tts_actors.job_actor import WorkerLost
 from tts_actors.messages import Activation, SliceOrder, SliceProgress
 from tts_actors.models import ChunkState, JobState
 from tts_actors.protocols import Reply, Utterance
-from tts_actors.stores import ObjectClipStore
+from tts_actors.stores.clips import ObjectClipStore
 from tts_actors.testing.in_process import LocalJobHandle, LocalService
 
 TEXT = "One is told. Two is stored only. Three is never begun."

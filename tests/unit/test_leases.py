@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tts_actors.backends import BackendPool
+from tts_actors.backends.pool import BackendPool
 from tts_actors.cluster import leases as module
 from tts_actors.cluster.leases import RemoteLeases
 from tts_actors.config import BackendArgs

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tts_actors.backends import BackendPool, incarnation_of
+from tts_actors.backends.pool import BackendPool, incarnation_of
 from tts_actors.config import BackendArgs
 from tts_actors.errors import PoolRestarted
 from tts_actors.messages import Lease, LeaseReport

@@ -6,7 +6,7 @@ from typing import Any
 import uvloop
 
 from tests.unit.test_pool import _pool
-from tts_actors.backends import BackendPool
+from tts_actors.backends.pool import BackendPool
 from tts_actors.cluster.leases import RemoteLeases
 from tts_actors.models import Attempt, Priority
 

@@ -19,7 +19,9 @@ from tts_actors.chunk_worker import synthesize_chunks
 from tts_actors.config import AppArgs
 from tts_actors.errors import NotFound
 from tts_actors.models import JobRecord, JobState, SpeechRequest
-from tts_actors.stores import ObjectClipStore, SqlJobStore, migrate
+from tts_actors.stores.clips import ObjectClipStore
+from tts_actors.stores.jobs import SqlJobStore
+from tts_actors.stores.migrate import migrate
 from tts_actors.testing import FakeBackend, Faults, running_backend
 from tts_actors.testing.in_process import LocalService, running_service
 

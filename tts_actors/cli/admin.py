@@ -20,8 +20,8 @@ from tts_actors.cli.frame import UNDONE, app, say_aside, write_json
 from tts_actors.client.progress import clock
 from tts_actors.errors import NotFound
 from tts_actors.models import JobRecord
-from tts_actors.stores import ObjectClipStore
 from tts_actors.stores.care import JobStoreCare, damaged_clips
+from tts_actors.stores.clips import ObjectClipStore
 
 admin = typer.Typer(help="Care for the service's stores, on its machine.", no_args_is_help=True)
 app.add_typer(admin, name="admin")

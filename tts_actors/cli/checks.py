@@ -21,13 +21,13 @@ import requests
 from packaging.requirements import Requirement
 
 from tts_actors import __version__
-from tts_actors.backends import open_backend
+from tts_actors.backends.adapters import open_backend
 from tts_actors.config import AppArgs, BackendArgs
 from tts_actors.errors import BackendError, ConfigError, TtsError
-from tts_actors.stores import ObjectClipStore, check_stores, check_writable
 from tts_actors.stores.care import JobStoreCare, StoreFacts
-from tts_actors.stores.clips import check_clip_url, clip_directory
+from tts_actors.stores.clips import ObjectClipStore, check_clip_url, clip_directory
 from tts_actors.stores.engines import POOL_OVERFLOW, POOL_SIZE
+from tts_actors.stores.fitness import check_stores, check_writable
 from tts_actors.stores.migrate import sqlite_path
 from tts_actors.trace_export import check_tracing
 

@@ -21,7 +21,9 @@ from tts_actors.directory import JobDirectory
 from tts_actors.errors import DirectoryUnavailable
 from tts_actors.logs import configure_logs
 from tts_actors.messages import Activation, Reservation
-from tts_actors.stores import ObjectClipStore, SqlJobStore, migrate
+from tts_actors.stores.clips import ObjectClipStore
+from tts_actors.stores.jobs import SqlJobStore
+from tts_actors.stores.migrate import migrate
 from tts_actors.trace_export import export_traces
 
 LEASE_MARGIN_SECONDS = 15.0

@@ -1,8 +1,8 @@
 """Job actors as named Ray actors: started as children of the directory, called through handles."""
 
 import asyncio
-import functools
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 import ray
 from ray.exceptions import RayError
@@ -14,32 +14,69 @@ from tts_actors.cluster.dispatch import RayDispatch
 from tts_actors.cluster.metrics import record_with_ray
 from tts_actors.cluster.names import NAMESPACE
 from tts_actors.cluster.placement import Node, Placement
-from tts_actors.config import AppArgs
 from tts_actors.errors import DirectoryUnavailable
 from tts_actors.job_actor import JobActor
-from tts_actors.job_object import ActorTools
+from tts_actors.job_object import ActorSettings, ActorTools
 from tts_actors.logs import configure_logs
 from tts_actors.messages import Activation
 from tts_actors.models import JobState
-from tts_actors.stores import ObjectClipStore, SqlJobStore
-from tts_actors.trace_export import export_traces
+from tts_actors.protocols import ClipStore
+from tts_actors.stores.jobs import SqlJobStore
+
+if TYPE_CHECKING:
+    from tts_actors.config import AppArgs
 
 START_SECONDS = 60.0
 """An actor that does not answer within this time after its start has failed to start."""
 
 
-def open_actor_tools(args: AppArgs, owner: str, pool: Any) -> ActorTools:
-    """A job actor's tools, made in its own process."""
-    configure_logs()
-    record_with_ray()
-    export_traces(args.tracing)
-    return ActorTools(
-        store=SqlJobStore(args.store_url),
-        dispatch=RayDispatch(args, pool),
-        args=args,
-        owner=owner,
-        open_clips=lambda: ObjectClipStore(args.clip_url),
-    )
+@dataclass(frozen=True, slots=True)
+class ActorSetup:
+    """What every job actor is started with. ``args_json`` is the whole configuration, for those who need more of it:
+    reading it takes 0.2 s of CPU, most of it for importing what checks it.
+    """
+
+    settings: ActorSettings
+    store_url: str
+    args_json: str
+    traces: bool
+    owner: str
+    pool: Any
+
+    @classmethod
+    def of(cls, args: "AppArgs", owner: str, pool: Any) -> "ActorSetup":
+        """For the actors of the directory ``owner``, whose calls ``pool`` permits."""
+        traces = args.tracing.exporter is not None
+        return cls(ActorSettings.of(args), args.store_url, args.model_dump_json(), traces, owner, pool)
+
+    def open_tools(self) -> ActorTools:
+        """A job actor's tools, made in its own process."""
+        configure_logs()
+        record_with_ray()
+        if self.traces:
+            self._export_traces()
+        return ActorTools(
+            store=SqlJobStore(self.store_url),
+            dispatch=RayDispatch(self.args_json, self.pool),
+            settings=self.settings,
+            owner=self.owner,
+            open_clips=self._open_clips,
+        )
+
+    def _args(self) -> "AppArgs":
+        from tts_actors.config import AppArgs
+
+        return AppArgs.model_validate_json(self.args_json)
+
+    def _export_traces(self) -> None:
+        from tts_actors.trace_export import export_traces
+
+        export_traces(self._args().tracing)
+
+    def _open_clips(self) -> ClipStore:
+        from tts_actors.stores.clips import ObjectClipStore  # most actors touch no clip
+
+        return ObjectClipStore(self._args().clip_url)
 
 
 def live_nodes() -> list[Node]:
@@ -86,8 +123,8 @@ class RayJobHandle:
 class RaySpawner:
     """The :class:`~tts_actors.protocols.Spawner`: whoever calls it owns the actors."""
 
-    def __init__(self, args: AppArgs, owner: str, pool: Any) -> None:
-        self._open_tools = functools.partial(open_actor_tools, args, owner, pool)
+    def __init__(self, args: "AppArgs", owner: str, pool: Any) -> None:
+        self._open_tools = ActorSetup.of(args, owner, pool).open_tools
         self._actor_class = actor_class(JobActor, max_restarts=0)
         self._placement = Placement(live_nodes)
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from tts_actors.backends import incarnation_of
+from tts_actors.backends.pool import incarnation_of
 from tts_actors.cluster.calls import answer
 from tts_actors.errors import DirectoryUnavailable, PoolRestarted
 from tts_actors.messages import Lease, LeaseReport

@@ -2,7 +2,7 @@
 
 import ray
 
-from tts_actors.backends import BackendPool
+from tts_actors.backends.pool import BackendPool
 from tts_actors.config import AppArgs
 
 GRACE_SECONDS = 1.0

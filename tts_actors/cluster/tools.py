@@ -7,11 +7,12 @@ from typing import Any
 
 import aiohttp
 
-from tts_actors.backends import Catalog, open_backend
+from tts_actors.backends.adapters import open_backend
+from tts_actors.backends.catalog import Catalog
 from tts_actors.chunk_worker import WorkerTools
 from tts_actors.cluster.leases import SMALLEST_SHARE, RemoteLeases
 from tts_actors.config import AppArgs
-from tts_actors.stores import ObjectClipStore
+from tts_actors.stores.clips import ObjectClipStore
 
 
 @asynccontextmanager

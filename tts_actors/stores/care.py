@@ -19,12 +19,12 @@ from tts_actors.models import ChunkResult, JobRecord, JobState
 from tts_actors.protocols import ClipStore
 from tts_actors.states import ACTIVE, TERMINAL
 from tts_actors.stores import operations
+from tts_actors.stores.database_troubles import translated
 from tts_actors.stores.engines import open_database
 from tts_actors.stores.migrate import MIGRATIONS
 from tts_actors.stores.operations import UNDERSTOOD
 from tts_actors.stores.rows import job_of
 from tts_actors.stores.tables import jobs
-from tts_actors.stores.troubles import translated
 
 T = TypeVar("T")
 

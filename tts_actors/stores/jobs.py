@@ -27,8 +27,8 @@ from tts_actors.models import (
     Quota,
 )
 from tts_actors.stores import operations, quotas, removals, watch
+from tts_actors.stores.database_troubles import translated
 from tts_actors.stores.engines import open_database
-from tts_actors.stores.troubles import translated
 
 T = TypeVar("T")
 

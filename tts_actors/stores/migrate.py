@@ -10,8 +10,8 @@ from alembic.config import Config
 from alembic.util import CommandError
 
 from tts_actors.errors import ConfigError
+from tts_actors.stores.database_troubles import translated
 from tts_actors.stores.engines import open_database
-from tts_actors.stores.troubles import translated
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 

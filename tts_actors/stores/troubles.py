@@ -5,10 +5,6 @@ The drivers' own messages are not handed on: they hold statements with their par
 
 import errno
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from tts_actors.errors import StoreUnavailable
 
@@ -32,24 +28,8 @@ _OS = {
 }
 
 
-@contextmanager
-def translated() -> Iterator[None]:
-    """Turns what a database driver raises into :class:`StoreUnavailable`; broken constraints pass."""
-    try:
-        yield
-    except IntegrityError:
-        raise
-    except (SQLAlchemyError, OSError) as error:
-        raise StoreUnavailable(f"the job store failed: {_reason(error)}", RETRY_SECONDS) from error
-    except Exception as error:
-        # While a connection is being opened SQLAlchemy lets asyncpg's own errors through ("the system is starting up").
-        if type(error).__module__.partition(".")[0] != "asyncpg":
-            raise
-        raise StoreUnavailable(f"the job store failed: {type(error).__name__}", RETRY_SECONDS) from error
-
-
-def _reason(error: Exception) -> str:
-    origin = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+def reason_of(origin: Exception) -> str:
+    """In a few words, none of them the driver's."""
     if isinstance(origin, sqlite3.Error):
         name = str(getattr(origin, "sqlite_errorname", ""))
         return next((words for prefix, words in _SQLITE.items() if name.startswith(prefix)), name or "SQLite error")
@@ -59,5 +39,5 @@ def _reason(error: Exception) -> str:
 
 
 def clip_trouble(error: Exception) -> StoreUnavailable:
-    """The same for the clip store."""
-    return StoreUnavailable(f"the clip store failed: {_reason(error)}", RETRY_SECONDS)
+    """What the clip store raised, for its callers."""
+    return StoreUnavailable(f"the clip store failed: {reason_of(error)}", RETRY_SECONDS)

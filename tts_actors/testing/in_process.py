@@ -12,18 +12,22 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from tts_actors.backends import BackendPool, Catalog, open_backend
+from tts_actors.backends.adapters import open_backend
+from tts_actors.backends.catalog import Catalog
+from tts_actors.backends.pool import BackendPool
 from tts_actors.chunk_worker import WorkerTools, synthesize_chunks
 from tts_actors.config import AppArgs
 from tts_actors.directory import JobDirectory
 from tts_actors.errors import DirectoryUnavailable
 from tts_actors.job_actor import JobActor
-from tts_actors.job_object import ActorTools
+from tts_actors.job_object import ActorSettings, ActorTools
 from tts_actors.job_service import JobService
 from tts_actors.messages import Activation, Lease, LeaseReport, SliceOrder, SliceProgress
 from tts_actors.models import Attempt, JobState, Priority
 from tts_actors.protocols import Dispatch
-from tts_actors.stores import ObjectClipStore, SqlJobStore, migrate
+from tts_actors.stores.clips import ObjectClipStore
+from tts_actors.stores.jobs import SqlJobStore
+from tts_actors.stores.migrate import migrate
 
 OWNER = "in-process"
 
@@ -103,7 +107,7 @@ class LocalSpawner:
             return ActorTools(
                 store=self.store,
                 dispatch=self.dispatch,
-                args=self.args,
+                settings=ActorSettings.of(self.args),
                 owner=self.owner,
                 open_clips=lambda: ObjectClipStore(self.args.clip_url),
             )

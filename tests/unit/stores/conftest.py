@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.unit.stores.servers import BUCKET, Postgres, running_postgres, running_s3, s3_environment
-from tts_actors.stores import SqlJobStore, migrate
+from tts_actors.stores.jobs import SqlJobStore
+from tts_actors.stores.migrate import migrate
 
 
 @pytest.fixture(scope="session")

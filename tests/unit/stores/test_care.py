@@ -3,8 +3,8 @@
 import time
 
 from tests.unit.jobs import new_job
-from tts_actors.stores import SqlJobStore
 from tts_actors.stores.care import JobStoreCare
+from tts_actors.stores.jobs import SqlJobStore
 
 
 async def test_a_store_tells_its_schema_its_clock_and_what_is_not_done(store: SqlJobStore, store_url: str) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from tests.unit.tcp_proxy import Proxy
 from tts_actors.errors import StoreUnavailable
-from tts_actors.stores import ObjectClipStore
 from tts_actors.stores import clips as clip_stores
+from tts_actors.stores.clips import ObjectClipStore
 
 KEY = "job-1/clips/0.wav"
 

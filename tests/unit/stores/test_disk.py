@@ -14,7 +14,9 @@ import requests
 
 from tests.unit.http_service import http_service
 from tts_actors.errors import ConfigError, StoreUnavailable
-from tts_actors.stores import ObjectClipStore, check_writable, migrate
+from tts_actors.stores.clips import ObjectClipStore
+from tts_actors.stores.fitness import check_writable
+from tts_actors.stores.migrate import migrate
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root; CI has it")
 

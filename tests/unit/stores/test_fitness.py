@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tts_actors.errors import ConfigError
-from tts_actors.stores import check_stores, check_writable
+from tts_actors.stores.fitness import check_stores, check_writable
 
 POSTGRES = "postgresql+asyncpg://tts@db/tts"
 

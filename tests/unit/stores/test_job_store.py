@@ -15,7 +15,9 @@ from tests.unit.jobs import NOW_MS, failed, new_job, spoken
 from tts_actors.errors import NotFound, QueueFull, StaleEpoch, StoreUnavailable
 from tts_actors.ledger import Ledger
 from tts_actors.models import Backlog, Ending, JobState, OnChunkFailure, Priority, SpeechRequest
-from tts_actors.stores import SqlJobStore, engines, migrate
+from tts_actors.stores import engines
+from tts_actors.stores.jobs import SqlJobStore
+from tts_actors.stores.migrate import migrate
 from tts_actors.stores.removals import LOOK_AGAIN_MS
 from tts_actors.stores.tables import metadata
 

@@ -16,7 +16,8 @@ from tests.unit.tcp_proxy import Proxy, threaded_proxy
 from tts_actors.config import AppArgs
 from tts_actors.directory import JobDirectory
 from tts_actors.models import JobState, SpeechRequest
-from tts_actors.stores import SqlJobStore, clips, engines
+from tts_actors.stores import clips, engines
+from tts_actors.stores.jobs import SqlJobStore
 from tts_actors.testing import FakeBackend, Faults, running_backend
 from tts_actors.testing.in_process import LocalService, LocalSpawner, running_service
 

@@ -13,9 +13,9 @@ from tests.unit.jobs import NOW_MS, new_job
 from tts_actors.errors import ConfigError, NewerJob
 from tts_actors.messages import Activation
 from tts_actors.models import JOB_FORMAT, Boundary, ChunkingMode, JobState, Loudness, OnChunkFailure
-from tts_actors.stores import SqlJobStore, migrate
 from tts_actors.stores.care import JobStoreCare
-from tts_actors.stores.migrate import MIGRATIONS
+from tts_actors.stores.jobs import SqlJobStore
+from tts_actors.stores.migrate import MIGRATIONS, migrate
 from tts_actors.stores.tables import jobs
 from tts_actors.timeouts import TimeoutPolicy
 
