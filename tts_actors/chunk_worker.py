@@ -193,6 +193,7 @@ async def _spoken(piece: Piece, context: CallContext, keep: Callable[[bytes], Aw
 
 def _decision(course: Course, context: CallContext, call: Call) -> NextAttempt | None:
     assert call.error is not None  # noqa: S101 - a good take would have been the last
+    silent = context.tools.experience.is_silent(call.attempt.backend, call.attempt.elapsed_ms / 1_000)
     return course.failed(
         call.attempt.backend,
         call.error,
@@ -200,6 +201,7 @@ def _decision(course: Course, context: CallContext, call: Call) -> NextAttempt |
         now_ms=time.monotonic() * 1_000,
         remaining_ms=context.remaining_ms(),
         jitter=context.tools.dice(),
+        silent=silent,
     )
 
 

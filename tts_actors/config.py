@@ -99,7 +99,8 @@ class RetryArgs(_Section):
         120_000,
         ge=0,
         le=3_600_000,
-        description="How long a chunk waits for a backend that refuses connections or answers 503 (a model reloads)",
+        description="How long a chunk waits for a backend that is away: refuses connections, answers 429, 502, 503 or"
+        " 504, or answers nobody (a model reloads)",
     )
 
     def policy(self) -> RetryPolicy:

@@ -178,7 +178,7 @@ class StaleEpoch(TtsError):
 class BackendError(TtsError):
     """One attempt at a backend failed.
 
-    ``kind`` is one of ``connect`` (nobody was there), ``disconnect``, ``timeout``,
+    ``kind`` is one of ``connect`` (nobody was there), ``tls`` (somebody was, but who?), ``disconnect``, ``timeout``,
     ``status``, ``reply_too_large``, ``bad_take``, ``cancelled``;
     ``status`` is the HTTP status if there was one; ``may_retry`` says whether another attempt can help;
     ``retry_after_seconds`` is what the backend asked for, if it asked.

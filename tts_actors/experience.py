@@ -3,6 +3,7 @@
 Pure and small: the latest values only, none of it is stored. It must not know jobs, texts or audio.
 """
 
+import time
 import unicodedata
 from collections import OrderedDict, deque
 from collections.abc import Hashable
@@ -64,6 +65,7 @@ class Experience:
     def __init__(self) -> None:
         self._paces = Quantiles()
         self._times_ms = Quantiles()
+        self._heard_at: dict[str, float] = {}
         self._calls = self._hedges = 0
 
     def spoken(self, voice: Hashable, text: str, seconds: float) -> None:
@@ -85,7 +87,12 @@ class Experience:
 
     def answered(self, backend: str, characters: int, elapsed_ms: float) -> None:
         """A good call of this many characters."""
+        self._heard_at[backend] = time.monotonic()
         self._times_ms.learn(backend, characters, elapsed_ms)
+
+    def is_silent(self, backend: str, seconds: float) -> bool:
+        """Whether no good call of this backend has ended in the last so many seconds."""
+        return self._heard_at.get(backend, float("-inf")) < time.monotonic() - seconds
 
     def patience_ms(self, backend: str, characters: int) -> float | None:
         """How long such a call usually takes at most (95 %); None where that is not known yet."""

@@ -8,16 +8,29 @@ from tts_actors.errors import BackendError
 RETRYABLE_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 """HTTP answers after which the same call may succeed (AIP-194 widened by what speech servers do while they load)."""
 
+OUTAGE_STATUSES = frozenset({429, 502, 503, 504})
+"""HTTP answers of a server that is not there for anybody now: too busy, or its model or a proxy's server is away."""
+
+ACCOUNT_STATUSES = frozenset({401, 402, 403, 404})
+"""Refusals that are about our key, our account or what the server has, not about the text: others may speak it."""
+
 BAD_TAKES, MOST_BAD_TAKES = 2, 3
 """Bad takes of a text, each at another backend if there are so many, before it is spoken in parts."""
 
 
-def is_outage(error: BackendError) -> bool:
-    """Nobody was there to speak (no connection, 503): what a server does that restarts or loads its model.
+def is_outage(error: BackendError, *, silent: bool = False) -> bool:
+    """Nobody was there to speak: what a server does that restarts, loads its model or is crowded.
 
-    Such an attempt costs the backend nothing, so patience is measured in time and not in attempts.
+    That is: no connection, one of :data:`OUTAGE_STATUSES`, or a time-out at a backend that was ``silent``: it has not
+    answered any other call meanwhile. Such attempts cost the backend little, so patience is measured in time and not in
+    attempts.
     """
-    return error.kind == "connect" or error.status == 503
+    return error.kind == "connect" or error.status in OUTAGE_STATUSES or (silent and error.kind == "timeout")
+
+
+def is_elsewhere_only(error: BackendError) -> bool:
+    """This backend will not speak for us or spoke without end; that says nothing about the next one."""
+    return error.kind in ("tls", "reply_too_large") or error.status in ACCOUNT_STATUSES
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +100,27 @@ class Course:
         return NextAttempt(0.0, self._backends, frozenset())
 
     def failed(
-        self, backend: str, error: BackendError, elapsed_ms: int, *, now_ms: float, remaining_ms: float, jitter: float
+        self,
+        backend: str,
+        error: BackendError,
+        elapsed_ms: int,
+        *,
+        now_ms: float,
+        remaining_ms: float,
+        jitter: float,
+        silent: bool = False,
     ) -> NextAttempt | None:
         """Take in a failure; what to do next, or None if there must not be another attempt.
 
         A backend that has not been tried yet is tried at once. Otherwise ``jitter`` in [0, 1), the caller's dice,
         decides the wait (full jitter: AWS Architecture Blog, "Exponential Backoff And Jitter"). A backend's Retry-After
         keeps this chunk from that backend alone. No wait is longer than ``remaining_ms``, the time to the job's
-        deadline; with no time left there is no next attempt.
+        deadline; with no time left there is no next attempt. ``silent``: see :func:`is_outage`.
         """
+        if is_elsewhere_only(error):
+            self._backends -= {backend}
+            if not self._backends:
+                return None
         self._avoid = {backend} if self._avoid | {backend} >= self._backends else self._avoid | {backend}
         self._tried.add(backend)
         if error.kind == "bad_take":
@@ -103,9 +128,10 @@ class Course:
             self._bad_at.add(backend)
         if error.retry_after_seconds is not None:
             self._rests_until_ms[backend] = now_ms + error.retry_after_seconds * 1_000
-        counted = not (is_outage(error) and now_ms < self._patient_until_ms)
+        counted = not (is_outage(error, silent=silent) and now_ms < self._patient_until_ms)
         self._failures += counted
-        if not error.may_retry or self._failures >= self._policy.max_attempts or remaining_ms <= 0:
+        final = not error.may_retry and not is_elsewhere_only(error)
+        if final or self._failures >= self._policy.max_attempts or remaining_ms <= 0:
             return None
         wait_ms = 0.0
         if self._tried >= self._backends:

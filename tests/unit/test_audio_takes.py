@@ -2,6 +2,7 @@
 
 import io
 import struct
+import tracemalloc
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tts_actors.audio import decode_take, encode_file, open_encoder, tone, wav_bytes, wav_header
+from tts_actors.audio import decode_take, encode_file, open_encoder, prepare_clip, tone, wav_bytes, wav_header
 from tts_actors.audio.takes import MAX_TAKE_SECONDS
 from tts_actors.errors import BadTake
 
@@ -350,5 +351,44 @@ def test_a_small_file_that_unpacks_to_hours_is_refused() -> None:
     out = io.BytesIO()
     encode_file("flac", (minute for _ in range(MAX_TAKE_SECONDS // 60 + 1)), out)
     assert len(out.getvalue()) < 1_000_000
-    with pytest.raises(BadTake, match="longer than 7200 seconds"):
+    with pytest.raises(BadTake, match="more than 7200 seconds"):
         decode_take(out.getvalue(), None)
+
+
+def _flac(seconds: int, rate_hz: int = 24_000, channels: int = 1) -> bytes:
+    out = io.BytesIO()
+    with soundfile.SoundFile(out, "w", rate_hz, channels, format="FLAC") as file:
+        for _ in range(seconds // 10):
+            file.write(np.zeros((10 * rate_hz, channels), np.int16))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(("seconds", "rate_hz", "channels"), [(1_200, 24_000, 1), (40, 192_000, 8)])
+def test_a_bomb_is_unpacked_no_further_than_its_text_can_take(seconds: int, rate_hz: int, channels: int) -> None:
+    body = _flac(seconds, rate_hz, channels)
+    tracemalloc.start()
+    try:
+        with pytest.raises(BadTake, match="more than 17 seconds"):
+            prepare_clip(body, None, "Eight l.")
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 64 * 2**20
+
+
+def test_files_that_were_joined_count_together() -> None:
+    one = file_of(tone("ten", seconds=10.0), container="OGG", codec="OPUS")
+    assert decode_take(one * 3, None, longest_seconds=31.0).size == pytest.approx(30 * 24_000, abs=24_000)
+    with pytest.raises(BadTake, match="too long"):
+        decode_take(one * 3, None, longest_seconds=29.0)
+    wav = wav_bytes(tone("ten", seconds=10.0))
+    with pytest.raises(BadTake, match="too long"):
+        decode_take(wav * 3, None, longest_seconds=29.0)
+
+
+@pytest.mark.parametrize("content_type", ["audio/wav", "audio/L16;rate=4000"])
+def test_a_low_rate_is_not_blown_up_before_its_length_is_judged(content_type: str) -> None:
+    slow = np.ones(4_000 * 60, np.int16)
+    body = file_of(slow, 4_000) if content_type == "audio/wav" else slow.tobytes()
+    with pytest.raises(BadTake, match="more than 59 seconds"):
+        decode_take(body, content_type, longest_seconds=59.0)

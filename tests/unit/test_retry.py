@@ -1,5 +1,7 @@
 """When, where and how often a failed attempt is repeated; and that one backend's wish does not hold up the others."""
 
+import asyncio
+import socket
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,10 @@ from hypothesis import strategies as st
 
 from tts_actors.config import AppArgs
 from tts_actors.errors import BackendError
-from tts_actors.models import JobState, SpeechRequest
+from tts_actors.models import JobState, OnChunkFailure, SpeechRequest
 from tts_actors.retry import Course, NextAttempt, RetryPolicy
-from tts_actors.testing import Faults, running_backend
+from tts_actors.states import TERMINAL
+from tts_actors.testing import FakeBackend, Faults, running_backend
 from tts_actors.testing.in_process import running_service
 
 BAD = BackendError("as ordered", "status", 500)
@@ -63,6 +66,41 @@ def test_attempts_that_find_nobody_there_count_only_when_patience_is_over() -> N
     assert all(_after(course, "a", NOBODY, now_ms=999.0) for _ in range(50))
     assert _after(course, "a", NOBODY, now_ms=1_001.0) is not None
     assert _after(course, "a", NOBODY, now_ms=1_001.0) is None
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_answers_of_a_server_that_is_away_do_not_count_either(status: int) -> None:
+    course = _course("a", patient_until_ms=1_000, max_attempts=1)
+    assert all(_after(course, "a", BackendError("away", "status", status)) for _ in range(50))
+    assert _after(course, "a", BackendError("a fault", "status", 500)) is None
+
+
+def test_timeouts_do_not_count_while_nobody_else_gets_an_answer_there() -> None:
+    late = BackendError("late", "timeout")
+    course = _course("a", patient_until_ms=1_000, max_attempts=2)
+    late_here: dict[str, Any] = {"backend": "a", "error": late, "elapsed_ms": TIMEOUT_MS, "jitter": 0.0}
+    assert all(_after(course, silent=True, **late_here) for _ in range(50))
+    assert _after(course, **late_here) is not None
+    assert _after(course, **late_here) is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        *(BackendError("not you", "status", status, False) for status in (401, 402, 403, 404)),
+        BackendError("who is that", "tls", None, False),
+        BackendError("without end", "reply_too_large", 200, False),
+    ],
+)
+def test_who_will_not_speak_for_us_is_not_asked_again_but_the_others_are(error: BackendError) -> None:
+    course = _course("a", "b")
+    assert _where(_after(course, "a", error)) == (0, {"b"}, {"a"})
+    assert _where(_after(course, "b"))[1] == {"b"}
+    assert _after(course, "b", error) is None
+
+
+def test_a_text_that_was_refused_is_refused_everywhere() -> None:
+    assert _after(_course("a", "b"), "a", BackendError("bad text", "status", 400, False)) is None
 
 
 def test_a_wish_to_wait_keeps_from_its_own_backend_only() -> None:
@@ -142,3 +180,62 @@ async def test_every_fifth_call_may_fail_and_jobs_complete_with_the_default_atte
         assert (job.state, job.chunks_completed) == (JobState.COMPLETED, 80)
         views = await service.service.chunks("", job.id)
         assert max(len(view.result.attempts) for view in views if view.result) > 2
+
+
+RELOAD_SECONDS = 0.9
+SHORTENED = {"base_ms": 2, "cap_ms": 50, "outage_ms": 1_200}
+"""The defaults (200, 5,000 and 120,000 ms) a hundred times as fast; so is a reload of 90 s."""
+
+SHORT_TIMEOUTS = {"base_ms": 50, "per_character_ms": 0, "backend_cap_ms": 50, "margin_ms": 50, "cap_ms": 100}
+
+
+@pytest.mark.parametrize("while_loading", ["503", "502", "hang", "nobody"])
+async def test_a_job_outlasts_a_reload_of_its_only_backend(tmp_path: Path, while_loading: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    args = _args(tmp_path, [f"http://127.0.0.1:{port}"], **SHORTENED)
+    args = args.model_copy(update={"timeouts": args.timeouts.model_copy(update=SHORT_TIMEOUTS)})
+    async with AsyncExitStack() as stack:
+        backend: FakeBackend | None = None
+        if while_loading != "nobody":
+            backend = await stack.enter_async_context(running_backend(Faults(always=while_loading), port=port))
+        service = await stack.enter_async_context(running_service(args))
+        text = "This is the first sentence. This is the second one."
+        job = (await service.service.create("", SpeechRequest("m", "default"), text)).job
+        await asyncio.sleep(RELOAD_SECONDS)
+        assert (await service.service.get("", job.id)).state not in TERMINAL
+        if backend is None:
+            await stack.enter_async_context(running_backend(port=port))
+        else:
+            backend.set_faults(always=None)
+        job = await service.service.wait("", job.id, 30)
+        assert (job.state, job.chunks_completed) == (JobState.COMPLETED, 2)
+        views = await service.service.chunks("", job.id)
+        assert max(len(view.result.attempts) for view in views if view.result) > 3
+
+
+async def test_a_text_that_hangs_is_given_up_after_its_timeouts_while_others_are_spoken(tmp_path: Path) -> None:
+    async with running_backend(Faults(delay_ms=10)) as backend:
+        args = _args(tmp_path, [backend.url], base_ms=2, cap_ms=50, outage_ms=60_000)
+        args = args.model_copy(update={"timeouts": args.timeouts.model_copy(update=SHORT_TIMEOUTS)})
+        async with running_service(args) as service:
+            text = "[[fault:hang]] Nobody can say this. " + " ".join(f"Sentence number {n}." for n in range(400))
+            request = SpeechRequest("m", "default", on_chunk_failure=OnChunkFailure.SILENCE)
+            job = (await service.service.create("", request, text)).job
+            await service.service.wait("", job.id, 60)
+            result = (await service.service.chunks("", job.id))[0].result
+            assert result is not None
+            assert [attempt.outcome for attempt in result.attempts] == ["timeout"] * 3
+
+
+async def test_a_backend_whose_key_has_expired_costs_no_chunk_and_is_left_alone(tmp_path: Path) -> None:
+    async with (
+        running_backend(Faults(always="401")) as locked,
+        running_backend() as well,
+        running_service(_args(tmp_path, [locked.url, well.url], base_ms=1, cap_ms=1)) as service,
+    ):
+        text = " ".join(f"Sentence number {n} of the text." for n in range(60))
+        job = (await service.service.create("", SpeechRequest("m", "default"), text)).job
+        job = await service.service.wait("", job.id, 30)
+        assert (job.state, job.chunks_completed) == (JobState.COMPLETED, 60)
+        assert len(locked.calls) < 20

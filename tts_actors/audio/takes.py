@@ -23,8 +23,10 @@ MAX_TAKE_SECONDS = 2 * 3_600
 """No take may decode to more: a few kilobytes of FLAC can otherwise claim all memory. The longest take that
 is meant to happen, 100,000 characters in one piece, was measured at 5,944 s."""
 
-_BLOCK_SECONDS = 60
-_LOWEST_RATE_HZ, _HIGHEST_RATE_HZ = 4_000, 384_000
+_BLOCK_SAMPLES = 2**21
+"""Decoded at a time, over all channels: 8 MiB."""
+
+_LOWEST_RATE_HZ, _HIGHEST_RATE_HZ = 4_000, 192_000
 _MAYBE_RAW = frozenset({Kind.UNKNOWN, Kind.TEXT, Kind.AAC})
 """What raw samples can look like by chance: loud ones like letters, a sample of -15 like the start of AAC."""
 
@@ -59,6 +61,10 @@ class TakePolicy:
     """Longer than base + this per character of the text is a voice that loops. Measured worst: 50 emoji
     spoken by espeak in 7.6 s, a URL by hibari in 7 s; a digit or a symbol as a word takes about 0.5 s."""
 
+    def longest_seconds(self, text: str, speed: float) -> float:
+        """The longest that ``text`` may take at ``speed``: no take is even decoded beyond it."""
+        return (self.longest_base_seconds + self.longest_seconds_per_character * len(text)) / min(speed, 1.0)
+
 
 DEFAULT_TAKE_POLICY = TakePolicy()
 
@@ -78,7 +84,8 @@ def prepare_clip(
     Raises ``BadTake`` if the answer is not audio or not plausibly speech of ``text`` at ``speed``, the one that the
     backend was asked for. A text without letters and digits ("* * *") may give a clip of 0 samples.
     """
-    pcm = decode_take(body, content_type, raw_rate_hz=raw_rate_hz)
+    longest_seconds = policy.longest_seconds(text, speed)
+    pcm = decode_take(body, content_type, raw_rate_hz=raw_rate_hz, longest_seconds=longest_seconds)
     check_take(pcm, text, speed=speed, policy=policy)
     clip = trim_and_fade(pcm)
     if stretch == 1.0:
@@ -89,35 +96,51 @@ def prepare_clip(
     return stretched(clip, stretch)
 
 
-def decode_take(body: bytes, content_type: str | None, *, raw_rate_hz: int | None = None) -> Pcm:
+def decode_take(
+    body: bytes,
+    content_type: str | None,
+    *,
+    raw_rate_hz: int | None = None,
+    longest_seconds: float = MAX_TAKE_SECONDS,
+) -> Pcm:
     """PCM of a reply body: WAV, MP3, Ogg (Opus, Vorbis) or FLAC at any rate and channel count.
 
     The bytes decide what it is. Only what has no magic bytes, raw little-endian s16 mono, is believed from
     ``content_type`` (``audio/L16;rate=...``, ``audio/pcm``; by default at 24 kHz) or ``raw_rate_hz``, which
     wins over the header. The result may be a read-only view of ``body``.
-    Raises ``BadTake`` for everything that is not audio, is cut short or cannot be decoded.
+    Raises ``BadTake`` for everything that is not audio, is cut short, cannot be decoded, or would be longer than
+    ``longest_seconds`` (and :data:`MAX_TAKE_SECONDS`): then hardly more than that is decoded.
     """
     if not body:
         raise BadTake("the backend sent an empty body")
+    longest_seconds = min(longest_seconds, MAX_TAKE_SECONDS)
     rate_hz = _raw_rate_hz(content_type, raw_rate_hz)
     kind = sniff(body, declared_raw=rate_hz is not None)
     match kind:
         case Kind.WAV:
-            return _decode_wav(body)
+            return _decode_wav(body, longest_seconds)
         case Kind.MP3:
-            return _decode_links(mp3_links(body), kind)
+            return _decode_links(mp3_links(body), kind, longest_seconds)
         case Kind.FLAC:
-            return _to_pcm(*_decode_file(body, kind))
+            return _decode_links([body], kind, longest_seconds)
         case Kind.OGG:
-            return _decode_links(ogg_links(body), kind)
+            return _decode_links(ogg_links(body), kind, longest_seconds)
     if rate_hz is None or kind not in _MAYBE_RAW:
         raise BadTake(f"the backend sent {kind} ({len(body)} bytes), which cannot be decoded as audio here")
-    return _decode_raw(body, rate_hz)
+    return _decode_raw(body, rate_hz, longest_seconds)
 
 
-def _decode_links(links: list[bytes], kind: Kind) -> Pcm:
-    """Several files that were joined byte by byte, decoded one by one."""
-    return np.concatenate([_to_pcm(*_decode_file(link, kind)) for link in links])
+def _decode_links(links: list[bytes], kind: Kind, longest_seconds: float) -> Pcm:
+    """Several files that were joined byte by byte, decoded one by one; ``longest_seconds`` are for all of them."""
+    clips: list[Pcm] = []
+    for link in links:
+        clips.append(_to_pcm(*_decode_file(link, kind, longest_seconds)))
+        longest_seconds -= clips[-1].size / SAMPLE_RATE_HZ
+    return _joined(clips)
+
+
+def _joined(clips: list[Pcm]) -> Pcm:
+    return clips[0] if len(clips) == 1 else np.concatenate(clips)
 
 
 def _raw_rate_hz(content_type: str | None, raw_rate_hz: int | None) -> int | None:
@@ -136,26 +159,31 @@ def _raw_rate_hz(content_type: str | None, raw_rate_hz: int | None) -> int | Non
     return int(rate)
 
 
-def _decode_raw(body: bytes, rate_hz: int) -> Pcm:
+def _decode_raw(body: bytes, rate_hz: int, longest_seconds: float) -> Pcm:
     if len(body) % 2:
         raise BadTake(f"cut short: {len(body)} bytes of raw PCM end inside a sample")
     _check_rate(rate_hz)
+    _check_length(len(body) // 2, rate_hz, longest_seconds)
     pcm = np.frombuffer(body, "<i2").astype(np.int16, copy=False)
     return pcm if rate_hz == SAMPLE_RATE_HZ else _to_pcm(_frames_of(pcm), rate_hz)
 
 
-def _decode_wav(body: bytes) -> Pcm:
+def _decode_wav(body: bytes, longest_seconds: float) -> Pcm:
     """16-bit PCM, nearly every take, without a decoder (1 s: 5 us, libsndfile 170 us); the rest through it."""
-    clips = [_decode_wav_file(body, layout) for layout in wav_layouts(body)]
-    return clips[0] if len(clips) == 1 else np.concatenate(clips)
+    clips: list[Pcm] = []
+    for layout in wav_layouts(body):
+        clips.append(_decode_wav_file(body, layout, longest_seconds))
+        longest_seconds -= clips[-1].size / SAMPLE_RATE_HZ
+    return _joined(clips)
 
 
-def _decode_wav_file(body: bytes, layout: WavLayout) -> Pcm:
+def _decode_wav_file(body: bytes, layout: WavLayout, longest_seconds: float) -> Pcm:
     if layout.data_bytes == 0:
         return _NO_SAMPLES
     if layout.format_tag != 1 or layout.bits != 16:
-        return _to_pcm(*_decode_file(_plain_wav(body, layout), Kind.WAV))
+        return _to_pcm(*_decode_file(_plain_wav(body, layout), Kind.WAV, longest_seconds))
     _check_rate(layout.rate_hz)
+    _check_length(layout.data_bytes // 2 // layout.channels, layout.rate_hz, longest_seconds)
     samples = np.frombuffer(body, "<i2", count=layout.data_bytes // 2, offset=layout.data_start)
     pcm = samples.astype(np.int16, copy=False)
     if layout.channels == 1 and layout.rate_hz == SAMPLE_RATE_HZ:
@@ -184,7 +212,7 @@ class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]  # soundfile is u
         return False
 
 
-def _decode_file(data: bytes, kind: Kind) -> tuple[Frames, int]:
+def _decode_file(data: bytes, kind: Kind, longest_seconds: float) -> tuple[Frames, int]:
     """Mono samples and their rate, through libsndfile.
 
     ``BadTake`` if it fails, and if it gives less than the file declares: it plays half an MP3 without a word.
@@ -193,7 +221,7 @@ def _decode_file(data: bytes, kind: Kind) -> tuple[Frames, int]:
         with _ForwardFile(io.BytesIO(data)) as file:
             _check_rate(file.samplerate)
             declared, rate_hz = file.frames, file.samplerate
-            frames = _read_mono(file)
+            frames = _read_mono(file, longest_seconds)
     except soundfile.SoundFileError:
         # Not chained: libsndfile's message says no more than "cannot", and it would travel between processes.
         raise BadTake(f"cut short or damaged: {kind} of {len(data)} bytes cannot be decoded") from None
@@ -205,15 +233,21 @@ def _decode_file(data: bytes, kind: Kind) -> tuple[Frames, int]:
     return np.clip(frames, -1.0, 1.0), rate_hz
 
 
-def _read_mono(file: soundfile.SoundFile) -> Frames:
+def _read_mono(file: soundfile.SoundFile, longest_seconds: float) -> Frames:
     """All samples, in blocks: a streamed FLAC does not know its length, and no bomb may unpack here."""
-    block_frames = _BLOCK_SECONDS * file.samplerate
+    block_frames = _BLOCK_SAMPLES // file.channels
     blocks: list[Frames] = []
+    frames = 0
     while not blocks or blocks[-1].size == block_frames:
-        if len(blocks) * _BLOCK_SECONDS >= MAX_TAKE_SECONDS:
-            raise BadTake(f"the take is longer than {MAX_TAKE_SECONDS} seconds")
         blocks.append(_mono(file.read(block_frames, dtype="float32", always_2d=True)))
+        frames += blocks[-1].size
+        _check_length(frames, file.samplerate, longest_seconds)
     return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+
+
+def _check_length(frames: int, rate_hz: int, longest_seconds: float) -> None:
+    if frames > longest_seconds * rate_hz:
+        raise BadTake(f"the take is too long: more than {max(longest_seconds, 0):.0f} seconds")
 
 
 def _check_rate(rate_hz: int) -> None:
@@ -254,9 +288,8 @@ def check_take(pcm: Pcm, text: str, *, speed: float = 1.0, policy: TakePolicy = 
     _check_clipping(pcm, peak, policy)
     if spoken >= policy.judged_from_characters:
         _check_shortest(pcm, spoken, max(speed, 1.0), policy)
-    longest = policy.longest_base_seconds + policy.longest_seconds_per_character * len(text)
-    seconds = pcm.size / SAMPLE_RATE_HZ * min(speed, 1.0)
-    if seconds > longest:
+    seconds = pcm.size / SAMPLE_RATE_HZ
+    if seconds > policy.longest_seconds(text, speed):
         raise BadTake(f"the take is too long: {seconds:.1f} s for {len(text)} characters")
 
 

@@ -32,6 +32,10 @@ MOST_RETRIES = 20.0
 OVERLOAD_STATUSES = frozenset({429, 503})
 """Answers that mean: too much at once."""
 
+BACKENDS_OWN_FAULTS = frozenset({401, 402, 403, 408, 429})
+"""Answers that the next call will get as well, whatever its text: a key that has expired, an empty account, a server
+that is too busy."""
+
 NO_VERDICT = frozenset({"cancelled", "unused"})
 """Outcomes that say nothing about the backend."""
 
@@ -161,4 +165,6 @@ def _kind(attempt: Attempt) -> str:
 def _is_the_callers_fault(attempt: Attempt) -> bool:
     """A refusal of this one text or voice, which says nothing about the next."""
     status = attempt.status
-    return attempt.outcome == "status" and status is not None and 400 <= status < 500 and status not in (408, 429)
+    return (
+        attempt.outcome == "status" and status is not None and 400 <= status < 500 and status not in BACKENDS_OWN_FAULTS
+    )

@@ -4,7 +4,6 @@ Speaks to the one URL that it is given; used by ``tts-actors backends doctor``.
 """
 
 import asyncio
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ import aiohttp
 
 from tts_actors.audio import decode_take
 from tts_actors.audio.containers import sniff
-from tts_actors.backends.http import HttpEndpoint
+from tts_actors.backends.http import HttpEndpoint, json_of
 from tts_actors.backends.openai import OpenAiBackend
 from tts_actors.backends.piper_http import PiperHttpBackend
 from tts_actors.backends.raw_tts import RawTtsBackend
@@ -144,7 +143,7 @@ class Probe:
         try:
             async with asyncio.timeout(CALL_SECONDS):
                 _, _, payload = await endpoint.request("GET", path)
-            return json.loads(payload)
+            return json_of(payload)
         except (BackendError, ValueError, TimeoutError):  # many servers have no such list
             return None
 

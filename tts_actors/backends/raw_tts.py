@@ -3,14 +3,13 @@
 import asyncio
 import base64
 import binascii
-import json
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
 import aiohttp
 
-from tts_actors.backends.http import HttpEndpoint
+from tts_actors.backends.http import HttpEndpoint, json_of
 from tts_actors.config import BackendArgs
 from tts_actors.errors import BadTake
 from tts_actors.protocols import Reply, Utterance
@@ -67,8 +66,8 @@ class RawTtsBackend:
 
 def _object(payload: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(payload) if payload else {}
-    except (ValueError, UnicodeDecodeError) as error:
+        document = json_of(payload) if payload else {}
+    except ValueError as error:
         raise BadTake("the reply is neither audio nor JSON") from error
     if not isinstance(document, dict):
         raise BadTake("the reply is not a JSON object")

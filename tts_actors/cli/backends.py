@@ -6,12 +6,12 @@ import os
 import sys
 from typing import Annotated, Any
 
-import aiohttp
 import typer
 import yaml
 from rich.console import Console
 from rich.table import Table
 
+from tts_actors.backends.http import open_session
 from tts_actors.backends.probe import Findings, Probe, Protocol
 from tts_actors.cli.frame import UNDONE, USAGE, app, open_client, say_aside, write_json
 from tts_actors.errors import BackendError
@@ -60,7 +60,7 @@ def doctor(
         raise typer.Exit(USAGE)
 
     async def examine() -> Findings:
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session:
+        async with open_session() as session:
             probe = Probe(session, server, key=key, protocol=protocol, model=model, voice=voice)
             return await probe.run(limits=limits)
 

@@ -22,6 +22,7 @@ from packaging.requirements import Requirement
 
 from tts_actors import __version__
 from tts_actors.backends.adapters import open_backend
+from tts_actors.backends.http import open_session
 from tts_actors.config import AppArgs, BackendArgs
 from tts_actors.errors import BackendError, ConfigError, TtsError
 from tts_actors.stores.care import JobStoreCare, StoreFacts
@@ -182,7 +183,7 @@ async def clip_store(args: AppArgs) -> AsyncIterator[Finding]:
 
 async def backends(args: AppArgs, environ: Mapping[str, str], own_url: str | None) -> AsyncIterator[Finding]:
     """Whether each speech server answers. ``own_url`` is where the service would be if it is not running now."""
-    async with aiohttp.ClientSession() as session:
+    async with open_session() as session:
         for backend in args.backends:
             if own_url is not None and backend.url.startswith(own_url):
                 advice = "nothing: the engine starts with the service"

@@ -5,10 +5,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import aiohttp
-
 from tts_actors.backends.adapters import open_backend
 from tts_actors.backends.catalog import Catalog
+from tts_actors.backends.http import open_session
 from tts_actors.chunk_worker import WorkerTools
 from tts_actors.cluster.leases import SMALLEST_SHARE, RemoteLeases
 from tts_actors.config import AppArgs
@@ -29,10 +28,7 @@ async def worker_tools(
     ``find_pool`` finds the pool that is there now, for tools that outlive one.
     """
     kept = [b.name for b in args.backends if b.max_concurrency >= SMALLEST_SHARE] if keeps_leases else []
-    # No limits and no timeouts of the client's own: leases bound the calls, the chunk timeout bounds each of them.
-    connector = aiohttp.TCPConnector(limit=0)
-    timeout = aiohttp.ClientTimeout(total=None)
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+    async with open_session() as session:
         yield WorkerTools(
             backends={b.name: open_backend(b, session, os.environ) for b in args.backends},
             catalog=Catalog(args.backends, args.aliases),

@@ -10,10 +10,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-import aiohttp
-
 from tts_actors.backends.adapters import open_backend
 from tts_actors.backends.catalog import Catalog
+from tts_actors.backends.http import open_session
 from tts_actors.backends.pool import BackendPool
 from tts_actors.chunk_worker import WorkerTools, synthesize_chunks
 from tts_actors.config import AppArgs
@@ -145,7 +144,7 @@ async def running_service(args: AppArgs) -> AsyncIterator[LocalService]:
     await migrate(args.store_url)
     store, clips = SqlJobStore(args.store_url), ObjectClipStore(args.clip_url)
     pool = BackendPool(args.backends, args.timeouts.cap_ms / 1_000 + 15, budget_ratio=args.retry.budget_ratio)
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as session:
+    async with open_session() as session:
         tools = WorkerTools(
             backends={b.name: open_backend(b, session, os.environ) for b in args.backends},
             catalog=Catalog(args.backends, args.aliases),
