@@ -202,6 +202,41 @@ def test_a_killed_directory_comes_back_and_its_jobs_go_on(service: Service, undi
     requests.post(f"{service.url}{again['links']['cancel']}", timeout=30)
 
 
+def _kill_pools(service: Service) -> int:
+    """Every pool that has come up meanwhile, so that none gets to give out a lease; how many."""
+    pools = _processes(service, "ray::PoolActor")
+    for process in pools:
+        os.kill(process.pid, signal.SIGKILL)
+    return len(pools)
+
+
+def test_a_killed_pool_is_done_without_and_counts_what_still_runs_when_it_is_back(
+    service: Service, undisturbed: bytes
+) -> None:
+    service.backend.set_faults(delay_ms=700)
+    jobs = [service.create(TEXT)["id"] for _ in range(3)]
+    _until(lambda: service.backend.stats()["calls"] >= 24)
+    killed = _kill_pools(service)
+    killed_at = service.backend.stats()["calls"]
+
+    def three_waves_later() -> bool:
+        nonlocal killed
+        killed += _kill_pools(service)
+        return bool(service.backend.stats()["calls"] >= killed_at + 24)
+
+    _until(three_waves_later)
+    assert killed >= 2
+    assert {service.job(job_id, wait=60)["status"] for job_id in jobs} == {"completed"}
+    assert service.backend.stats()["max_in_flight"] == 8
+    assert service.backend.stats()["calls"] == 3 * 60
+    assert service.audio(jobs[0]) == undisturbed
+    # The new pool has taken all leases back: as many calls at once as ever.
+    service.backend.set_faults(always="hang")
+    again = service.create("This is a sentence of a text. " * 20)
+    _until(lambda: service.backend.stats()["in_flight"] == 8)
+    requests.post(f"{service.url}{again['links']['cancel']}", timeout=30)
+
+
 @pytest.mark.usefixtures("_driver")
 def test_of_two_live_actors_of_one_job_the_older_is_fenced_and_stops(service: Service, undisturbed: bytes) -> None:
     service.backend.set_faults(delay_ms=2_000)  # the job takes 15 s: it is still running when the second actor is up

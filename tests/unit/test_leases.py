@@ -11,7 +11,7 @@ from tts_actors.cluster import leases as module
 from tts_actors.cluster.leases import RemoteLeases
 from tts_actors.config import BackendArgs
 from tts_actors.errors import DirectoryUnavailable
-from tts_actors.models import Attempt, Priority
+from tts_actors.models import Attempt, Lease, Priority
 
 GIVE_UP_SECONDS = 20
 
@@ -30,7 +30,26 @@ class _Method:
 
 class _Handle:
     def __init__(self, pool: BackendPool) -> None:
-        self.acquire, self.release, self.adopt = _Method(pool.acquire), _Method(pool.release), _Method(pool.adopt)
+        self._dead = asyncio.Event()
+        methods = (pool.acquire, pool.release, pool.adopt, pool.watch)
+        self.acquire, self.release, self.adopt, self.watch = (_Method(self._living(method)) for method in methods)
+
+    def die(self) -> None:
+        """From now on nobody answers, and calls that are open break off."""
+        self._dead.set()
+
+    def _living(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        async def call(*arguments: Any, **named: Any) -> Any:
+            working = asyncio.ensure_future(method(*arguments, **named))
+            dying = asyncio.ensure_future(self._dead.wait())
+            await asyncio.wait({working, dying}, return_when=asyncio.FIRST_COMPLETED)
+            if working.done() and not self._dead.is_set():
+                dying.cancel()
+                return working.result()
+            working.cancel()
+            raise DirectoryUnavailable("the pool died", 1.0)
+
+        return call
 
 
 def _pool() -> tuple[BackendPool, _Handle]:
@@ -124,23 +143,63 @@ async def test_a_lease_is_not_kept_while_somebody_waits_for_the_pool(monkeypatch
         assert (await waiting).token not in {lease.token for lease in held}
 
 
-async def test_a_pool_that_is_gone_is_found_again_and_learns_what_is_still_out() -> None:
+async def _acquired(leases: RemoteLeases) -> Lease:
+    async with asyncio.timeout(GIVE_UP_SECONDS):
+        return await leases.acquire("-", usable=["a"], avoid=[], priority=Priority.INTERACTIVE)
+
+
+async def test_while_the_pool_is_away_calls_go_on_with_the_leases_that_are_held_and_no_others() -> None:
+    _, gone = _pool()
+    leases = RemoteLeases(gone)
+    held = [await _acquired(leases) for _ in range(8)]
+    waiting = [asyncio.create_task(_acquired(leases)) for _ in range(3)]
+    gone.die()
+    await asyncio.sleep(0.3)
+    assert not any(task.done() for task in waiting)
+    for lease in held:
+        leases.release(lease, Attempt("a", "ok", 1))
+    assert {lease.token for lease in await asyncio.gather(*waiting)} < {lease.token for lease in held}
+
+
+async def test_a_new_pool_hears_of_calls_that_run_though_nobody_asks_it_for_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "WATCH_AFTER_SECONDS", 0.0)
     _, gone = _pool()
     new_pool, new = _pool()
-
-    async def refuse(*_: Any, **__: Any) -> Any:
-        raise DirectoryUnavailable("the pool died with its directory", 1.0)
 
     async def find() -> _Handle:
         return new
 
     leases = RemoteLeases(gone, [], find)
-    held = await leases.acquire("-", usable=["a"], avoid=[], priority=Priority.INTERACTIVE)
-    gone.acquire = _Method(refuse)
-    without = await leases.acquire("-", usable=["a"], avoid=[], priority=Priority.INTERACTIVE)
-    assert not without.token
-    found = await leases.acquire("-", usable=["a"], avoid=[], priority=Priority.INTERACTIVE)
-    assert (await new_pool.in_flight())["a"] == 2
-    for lease in (held, without, found):
+    held = [await _acquired(leases) for _ in range(5)]
+    gone.die()
+    await _count(new_pool, 5)
+    for lease in held:
+        leases.release(lease, Attempt("a", "ok", 1))
+    await _free(new_pool)
+
+
+async def test_a_pool_that_stays_away_is_done_without_and_learns_of_that_when_it_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.2)
+    _, gone = _pool()
+    new_pool, new = _pool()
+    back = False
+
+    async def find() -> _Handle:
+        return new if back else gone
+
+    leases = RemoteLeases(gone, [], find)
+    gone.die()
+    alone = [await _acquired(leases) for _ in range(module.FALLBACK_CALLS)]
+    waiting = asyncio.create_task(_acquired(leases))
+    await asyncio.sleep(0.5)
+    assert not waiting.done()
+    back = True
+    await waiting
+    await _count(new_pool, module.FALLBACK_CALLS + 1)
+    for lease in (*alone, waiting.result()):
         leases.release(lease, Attempt("a", "ok", 1))
     await _free(new_pool)

@@ -125,11 +125,21 @@ class BackendPool:
                 self._drop(report.attempt.backend, report.token)
         self._grant()
 
-    async def adopt(self, leases: Sequence[Lease]) -> None:
-        """Count leases that an earlier incarnation handed out, and whose calls are still running."""
+    async def adopt(self, leases: Sequence[Lease]) -> str:
+        """Count leases that this incarnation has not handed out, and whose calls are running; returns its name."""
         for lease in leases:
             if lease.backend in self._held and lease.token not in self._held[lease.backend]:
                 self._hold(lease)
+        return self._incarnation
+
+    async def watch(self, known: str | None) -> None:
+        """Answers after :data:`MAX_WAIT_SECONDS`, or raises :class:`PoolRestarted` at once if ``known`` was another.
+
+        Whoever holds leases waits here: the answer breaks off when the pool dies.
+        """
+        if known != self._incarnation:
+            raise PoolRestarted("the backend pool has been restarted: report the leases you hold")
+        await asyncio.sleep(MAX_WAIT_SECONDS)
 
     async def forget(self, job_id: str) -> None:
         """The worker of this job has died: what it held and what it waited for is free at once, not after a lease's

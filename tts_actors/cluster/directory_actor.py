@@ -73,7 +73,9 @@ class DirectoryActor:
         owner = ray.get_runtime_context().get_session_name()
         longest_seconds = args.timeouts.cap_ms / 1_000
         self._pool = actor_class(PoolActor, max_restarts=-1, on_head=True).remote(
-            args, longest_seconds + LEASE_MARGIN_SECONDS
+            args,
+            longest_seconds + LEASE_MARGIN_SECONDS,
+            replaces=ray.get_runtime_context().was_current_actor_reconstructed,
         )
         self._directory = JobDirectory(
             spawner=RaySpawner(args, owner, self._pool),

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+import secrets
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection
@@ -16,8 +17,18 @@ from tts_actors.messages import Lease, LeaseReport
 from tts_actors.models import Attempt, Priority
 
 FALLBACK_CALLS = 2
-"""Calls at once per worker process while the pool is unreachable: fail safe, not open."""
+"""Calls at once per process, besides those on leases, once the pool has been away for long: fail safe, not open."""
 
+PATIENCE_SECONDS = 10.0
+"""How long a process makes do with the leases that it holds while the pool is away. A killed pool is back in a few
+seconds, and no limit is exceeded meanwhile."""
+
+LOOK_AGAIN_SECONDS = 0.1
+"""How often a pool that is away is looked for."""
+
+WATCH_AFTER_SECONDS = 0.5
+"""Leases held for longer are told to a pool that was restarted also if nobody here asks it for more. (Before, asking is
+enough: most slices of short jobs never need the call.)"""
 
 REUSE_SECONDS = 0.5
 """A lease passes from call to call inside a process for this long, and up to twice as long by chance, before it goes
@@ -78,7 +89,9 @@ class RemoteLeases:
         self._reusable_until: dict[str, float] = {}
         self._reports: list[LeaseReport] = []
         self._reporting: tuple[float, asyncio.TimerHandle] | None = None
-        self._fallback = asyncio.Semaphore(FALLBACK_CALLS)
+        self._away_since: float | None = None
+        self._own: set[str] = set()
+        self._watching: asyncio.Task[None] | None = None
 
     async def acquire(
         self, job_id: str, *, usable: Collection[str], avoid: Collection[str], priority: Priority
@@ -99,10 +112,7 @@ class RemoteLeases:
             raise
 
     def release(self, lease: Lease, attempt: Attempt) -> None:
-        if not lease.token:
-            self._fallback.release()
-            return
-        if attempt.outcome == "ok" and time.monotonic() < self._reusable_until[lease.token]:
+        if attempt.outcome == "ok" and self._may_pass_on(lease):
             line = self._line_for(lease.backend)
             if line is not None:
                 self._tell(LeaseReport(lease.token, attempt, returned=False), REPORT_SECONDS)
@@ -112,6 +122,13 @@ class RemoteLeases:
             self._tell(LeaseReport(lease.token, attempt, returned=False), REPORT_SECONDS)
             return
         self._give_back(lease, attempt)
+
+    def _may_pass_on(self, lease: Lease) -> bool:
+        """For a moment; while the pool is away, for as long as it would not count the lease as lost."""
+        now = time.monotonic()
+        if self._away_since is not None and lease.token not in self._own:
+            return now < self._granted_at[lease.token] + KEPT_SECONDS
+        return now < self._reusable_until[lease.token]
 
     def _keep(self, lease: Lease) -> bool:
         """Hold on to a lease; False if it must go back, as it does while anybody here waits for the pool."""
@@ -144,6 +161,7 @@ class RemoteLeases:
 
     def _give_back(self, lease: Lease, attempt: Attempt) -> None:
         self._held.pop(lease.token, None)
+        self._own.discard(lease.token)
         self._reusable_until.pop(lease.token, None)
         self._granted_at.pop(lease.token, None)
         # Calls that end in the same turn of the event loop are reported together.
@@ -173,18 +191,16 @@ class RemoteLeases:
                 await self._report_held()
                 continue
             except DirectoryUnavailable:
-                await self._fallback.acquire()
-                await self._find_again()
-                _, usable, avoid, _ = key
-                leases = [Lease("", min(usable - avoid or usable))]
+                leases = await self._without_pool(key)
             now = time.monotonic()
             for lease in leases:
-                if lease.token:
-                    self._held[lease.token] = lease
-                    self._granted_at[lease.token] = now
-                    share = 1 + random.random()  # noqa: S311 - spread
-                    self._reusable_until[lease.token] = now + REUSE_SECONDS * share
+                self._held[lease.token] = lease
+                self._granted_at[lease.token] = now
+                share = 0.0 if lease.token in self._own else 1 + random.random()  # noqa: S311 - spread
+                self._reusable_until[lease.token] = now + REUSE_SECONDS * share
                 self._hand_out(lease, line)
+            if self._held and self._watching is None:
+                self._watching = asyncio.create_task(self._watch())
         line.asking = None
         self._lines.pop(key, None)
 
@@ -193,21 +209,50 @@ class RemoteLeases:
         leases: list[Lease] = await answer(
             self._pool.acquire.remote(job_id, usable, avoid, wanted, priority=priority, known=self._known)
         )
+        self._away_since = None
         if leases:
             self._known = incarnation_of(leases[0])
         return leases
 
-    async def _find_again(self) -> None:
+    async def _without_pool(self, key: _Kind) -> list[Lease]:
+        """The pool is away: what is held here goes round; a call beyond that only if it stays away for long."""
+        await self._look_for_pool()
+        now = time.monotonic()
+        if self._away_since is None or now < self._away_since + PATIENCE_SECONDS or len(self._own) >= FALLBACK_CALLS:
+            return []
+        _, usable, avoid, _ = key
+        lease = Lease(f"own-{secrets.token_hex(8)}", min(usable - avoid or usable))
+        self._own.add(lease.token)
+        self._known = incarnation_of(lease)  # no pool's: whichever comes wants to hear of it first
+        return [lease]
+
+    async def _look_for_pool(self) -> None:
+        if self._away_since is None:
+            self._away_since = time.monotonic()
+        await asyncio.sleep(LOOK_AGAIN_SECONDS)
         if self._find_pool is not None:
             with contextlib.suppress(DirectoryUnavailable):
                 self._pool = await self._find_pool()
+
+    async def _watch(self) -> None:
+        """While leases are held: notice that the pool was restarted, and tell it before it grants anything."""
+        await asyncio.sleep(WATCH_AFTER_SECONDS)
+        while self._held:
+            try:
+                await answer(self._pool.watch.remote(self._known))
+                self._away_since = None
+            except PoolRestarted:
+                await self._report_held()
+            except DirectoryUnavailable:
+                await self._look_for_pool()
+        self._watching = None
 
     async def _report_held(self) -> None:
         """The pool was restarted: it must count the calls that are still running here before it grants more."""
         held = list(self._held.values())
         with contextlib.suppress(DirectoryUnavailable):
-            await answer(self._pool.adopt.remote(held))
-            self._known = None
+            self._known = await answer(self._pool.adopt.remote(held))
+            self._away_since = None
 
     def _hand_out(self, lease: Lease, line: _Line) -> None:
         while line.waiting:
@@ -218,7 +263,4 @@ class RemoteLeases:
         self._discard(lease)
 
     def _discard(self, lease: Lease) -> None:
-        if lease.token:
-            self._give_back(lease, Attempt(lease.backend, "unused", 0))
-        else:
-            self._fallback.release()
+        self._give_back(lease, Attempt(lease.backend, "unused", 0))

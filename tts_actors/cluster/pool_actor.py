@@ -5,15 +5,15 @@ import ray
 from tts_actors.backends.pool import BackendPool
 from tts_actors.config import AppArgs
 
-GRACE_SECONDS = 1.0
-"""What a restarted pool waits before it grants: the workers that hold leases of its predecessor report them."""
+GRACE_SECONDS = 2.0
+"""What a restarted pool waits before it grants: the processes that hold leases of its predecessor report them."""
 
 
 class PoolActor(BackendPool):
-    """A :class:`BackendPool` that knows whether it replaces one that died."""
+    """A :class:`BackendPool` that knows whether it replaces one that died; ``replaces``: with its directory."""
 
-    def __init__(self, args: AppArgs, lease_seconds: float) -> None:
-        restarted = ray.get_runtime_context().was_current_actor_reconstructed
+    def __init__(self, args: AppArgs, lease_seconds: float, *, replaces: bool = False) -> None:
+        restarted = replaces or ray.get_runtime_context().was_current_actor_reconstructed
         super().__init__(
             args.backends,
             lease_seconds,
