@@ -11,7 +11,8 @@ from tts_actors.cluster import leases as module
 from tts_actors.cluster.leases import RemoteLeases
 from tts_actors.config import BackendArgs
 from tts_actors.errors import DirectoryUnavailable
-from tts_actors.models import Attempt, Lease, Priority
+from tts_actors.messages import Lease
+from tts_actors.models import Attempt, Priority
 
 GIVE_UP_SECONDS = 20
 
