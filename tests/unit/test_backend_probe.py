@@ -81,11 +81,24 @@ def test_the_doctor_of_an_address_where_nobody_is_says_so(tmp_path: Path) -> Non
     assert "no connection" in result.stderr
 
 
-@pytest.mark.parametrize("protocol", ["raw_tts", "piper_http"])
-async def test_the_probe_understands_the_other_protocols(protocol: Any) -> None:
+def test_the_doctor_has_no_entry_for_a_server_that_spoke_nothing(service: HttpService) -> None:
+    service.backend.set_faults(always="html")
+    try:
+        result = CliRunner().invoke(app, ["backends", "doctor", service.backend.url])
+    finally:
+        service.backend.set_faults(always=None)
+    assert result.exit_code == 1
+    assert "no audio" in result.stdout
+    assert "HTML" in result.stdout
+    assert "backends:" not in result.stdout
+
+
+@pytest.mark.parametrize(("protocol", "container"), [("openai", "WAV"), ("raw_tts", "raw PCM"), ("piper_http", "WAV")])
+async def test_the_probe_understands_each_protocol_that_it_is_told(protocol: Any, container: str) -> None:
     async with running_backend() as backend, aiohttp.ClientSession() as session:
         found = await Probe(session, backend.url, protocol=protocol).run(limits=False)
-    assert (found.protocol, found.problems, len(found.probe_ms)) == (protocol, [], 3)
+    assert (found.protocol, found.container, found.problems, len(found.probe_ms)) == (protocol, container, [], 3)
+    assert found.url == (f"{backend.url}/v1" if protocol == "openai" else backend.url)
 
 
 async def test_the_probe_finds_how_many_calls_at_once_are_worth_it() -> None:

@@ -28,6 +28,11 @@ def test_every_metric_that_is_shown_or_alerted_on_is_recorded() -> None:
     assert named <= EXPORTED
 
 
+def test_every_metric_that_is_recorded_is_in_the_dashboard_or_in_an_alert() -> None:
+    shown = " ".join(_expressions())
+    assert [metric.name for metric in ALL if not re.search(rf"\bray_{metric.name}(_|\b)", shown)] == []
+
+
 def test_every_label_that_is_used_belongs_to_its_metric() -> None:
     labels = {f"ray_{metric.name}{suffix}": metric.labels for metric in ALL for suffix in SUFFIXES[metric.kind]}
     for expression in _expressions():

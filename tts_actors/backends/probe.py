@@ -12,7 +12,7 @@ from typing import Any, Literal
 import aiohttp
 
 from tts_actors.audio import decode_take
-from tts_actors.audio.containers import sniff
+from tts_actors.audio.containers import Kind, sniff
 from tts_actors.backends.http import HttpEndpoint, json_of
 from tts_actors.backends.openai import OpenAiBackend
 from tts_actors.backends.piper_http import PiperHttpBackend
@@ -31,6 +31,9 @@ LENGTHS = (500, 1_000, 2_000, 4_000)
 CONCURRENCIES = (1, 2, 4, 8, 16)
 WORTHWHILE_GAIN = 1.15
 """A step up in calls at once that does not give at least this much more is beyond the knee."""
+
+CONTAINERS = frozenset({Kind.WAV, Kind.MP3, Kind.OGG, Kind.FLAC})
+"""What audio that was decoded can have come in; else it was raw."""
 
 CALL_SECONDS = 75.0
 _ADAPTERS: dict[str, Callable[[BackendArgs, aiohttp.ClientSession, Mapping[str, str]], Backend]] = {
@@ -111,12 +114,12 @@ class Probe:
         return BackendArgs(name="probe", protocol=protocol, url=url, api_key_env="KEY" if self._environ else None)
 
     async def _find(self) -> tuple[Protocol, str]:
-        if self._protocol:
-            return self._protocol, self._url
         bases = [self._url] if self._url.endswith("/v1") else [f"{self._url}/v1", self._url]
-        for base in bases:
+        for base in bases if self._protocol in ("openai", None) else []:
             if await self._status("openai", base, "POST", "/audio/speech") not in (404, 405):
                 return "openai", base
+        if self._protocol:
+            return self._protocol, self._url
         if await self._status("raw_tts", self._url, "POST", "/api/rawtts") not in (404, 405):
             return "raw_tts", self._url
         if await self._status("piper_http", self._url, "GET", "/voices") == 200:
@@ -166,7 +169,9 @@ class Probe:
             return
         elapsed = time.monotonic() - began
         found.probe_ms.append(round(elapsed * 1_000))
-        found.container, found.content_type = str(sniff(reply.body, declared_raw=True)), reply.content_type
+        kind = sniff(reply.body, declared_raw=True)
+        found.container = str(kind) if kind in CONTAINERS else "raw PCM"
+        found.content_type = reply.content_type
         found.audio_seconds_per_second = round(seconds / max(elapsed, 1e-6), 1)
         if not seconds:
             found.problems.append(f"a text of {len(text)} characters: no audio")
@@ -220,7 +225,7 @@ class Probe:
             rate = 2 * (calls - len(failures)) / (time.monotonic() - began)
             found.calls_per_second[calls] = round(rate, 2)
             if failures:
-                found.problems.append(f"{calls} calls at once: {len(failures)} failed")
+                found.problems.append(f"{calls} calls at once: {len(failures)} failed, the first with: {failures[0]}")
             if failures or rate < best * WORTHWHILE_GAIN:
                 return
             best, found.knee = rate, calls

@@ -75,27 +75,28 @@ def doctor(
     else:
         for label, value in _lines(found):
             typer.echo(f"{label:<22} {value}")
-        typer.echo("\nbackends:\n" + yaml.safe_dump([entry], sort_keys=False, indent=2), nl=False)
+        if found.container is not None:
+            typer.echo("\nbackends:\n" + yaml.safe_dump([entry], sort_keys=False, indent=2), nl=False)
     if found.container is None:
         raise typer.Exit(UNDONE)
 
 
 def _lines(found: Findings) -> list[tuple[str, Any]]:
     streams = {True: "yes", False: "no", None: "not known"}[found.streams]
-    cap = "not tried" if found.takes_characters is None and not found.cap_found else f"{found.takes_characters or 0}"
+    cap = f"{found.takes_characters or 0}" + ("" if found.cap_found else " or more")
     rates = ", ".join(f"{calls}: {rate}/s" for calls, rate in found.calls_per_second.items())
     return [
         ("protocol", found.protocol),
         ("url", found.url),
-        ("container", f"{found.container or 'no audio'} (says {found.content_type})"),
+        ("container", f"{found.container} (called {found.content_type})" if found.container else "no audio"),
         ("latency of 3 probes", ", ".join(f"{ms} ms" for ms in found.probe_ms) or "-"),
-        ("audio seconds a second", found.audio_seconds_per_second),
+        ("audio seconds a second", found.audio_seconds_per_second or "-"),
         ("streams", streams),
         ("models", ", ".join(found.models[:10]) or "no list"),
         ("voices", ", ".join(found.voices[:10]) or "no list"),
-        ("takes characters", cap + ("" if found.cap_found else " or more")),
+        ("takes characters", cap if found.takes_characters or found.cap_found else "not tried"),
         ("calls at once", rates or "not tried"),
-        ("knee", found.knee or "-"),
+        ("knee", f"{found.knee} calls at once" if found.knee else "-"),
         *(("problem", problem) for problem in found.problems),
     ]
 
