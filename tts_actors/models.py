@@ -39,6 +39,10 @@ class Boundary(StrEnum):
     END = "end"
 
 
+_BOUNDARIES = {boundary.value: boundary for boundary in Boundary}
+"""By their words: ten thousand of them are looked up when a book's plan is read."""
+
+
 class JobState(StrEnum):
     """States of a job; the legal moves between them are in ``states.py``."""
 
@@ -222,8 +226,9 @@ class JobPlan:
     def to_json(self) -> str:
         """Compact JSON; a 10,000-chunk plan is about half a megabyte."""
         document = {
-            "spans": [[s.char_start, s.char_end, s.boundary.value] for s in self.spans],
-            "marks": [dataclasses.astuple(m) for m in self.marks],
+            "spans": [(s.char_start, s.char_end, s.boundary) for s in self.spans],
+            # Written out: ``astuple`` copies deeply, and took a fifth of the time in which a book is accepted.
+            "marks": [(m.sentence_index, m.chunk_index, m.char_start, m.char_end) for m in self.marks],
             "bounds_ms": [self.orchestrator_timeout_ms, self.run_timeout_ms, self.poll_after_ms],
             "timeouts": dataclasses.astuple(self.timeouts),
         }
@@ -234,7 +239,7 @@ class JobPlan:
         """The inverse of :meth:`to_json`."""
         values = json.loads(document)
         spans = tuple(
-            ChunkSpan(index, start, end, Boundary(boundary))
+            ChunkSpan(index, start, end, _BOUNDARIES[boundary])
             for index, (start, end, boundary) in enumerate(values["spans"])
         )
         marks = tuple(SentenceMark(*mark) for mark in values["marks"])

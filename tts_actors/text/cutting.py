@@ -64,6 +64,8 @@ def cut_sentence(text: str, start: int, end: int, cap: int) -> list[tuple[int, B
     Whitespace belongs to the part before it and comes on top of the cap. Every part has a letter or digit,
     unless a run without one is too long for that. The last part ends at ``end``.
     """
+    if end - start <= cap:
+        return [(end, Boundary.PARAGRAPH if ends_paragraph(text, start, end) else Boundary.SENTENCE)]
     content_end = before_blanks(text, start, end)
     last = last_speakable(text, start, content_end)
     parts: list[tuple[int, Boundary]] = []

@@ -33,6 +33,8 @@ def last_speakable(text: str, start: int, end: int) -> int | None:
 
 def after_blanks(text: str, at: int, end: int) -> int:
     """Offset of the first character at or behind ``at`` that is not whitespace; ``end`` if there is none."""
+    if at >= end or not text[at].isspace():
+        return at
     found = _BLANKS.match(text, at, end)
     return at if found is None else found.end()
 
