@@ -2,16 +2,20 @@
 
 import asyncio
 import fcntl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
 from tts_actors.errors import ConfigError
 from tts_actors.stores.database_troubles import translated
-from tts_actors.stores.engines import open_database
+from tts_actors.stores.engines import Database, open_database
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -53,13 +57,28 @@ async def _migrate(store_url: str) -> None:
 async def _upgrade(store_url: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
+    needed = ScriptDirectory.from_config(config).get_current_head()
+    # Nearly always there is nothing to do; and only an upgrade may last: a database that hangs is unavailable.
+    async with _opened(store_url) as database:
+        if await database.read(_revision) == needed:
+            return
 
     def upgrade(connection: sa.Connection) -> None:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
-    database = open_database(store_url, bounded=False)
-    try:
+    async with _opened(store_url, bounded=False) as database:
         await database.write(upgrade, alone=True)
+
+
+def _revision(connection: sa.Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+@asynccontextmanager
+async def _opened(store_url: str, *, bounded: bool = True) -> AsyncIterator[Database]:
+    database = open_database(store_url, bounded=bounded)
+    try:
+        yield database
     finally:
         await database.close()

@@ -15,9 +15,11 @@ from tests.unit.stores.servers import BUCKET, Postgres, s3_environment
 from tests.unit.tcp_proxy import Proxy, threaded_proxy
 from tts_actors.config import AppArgs
 from tts_actors.directory import JobDirectory
+from tts_actors.errors import StoreUnavailable
 from tts_actors.models import JobState, SpeechRequest
 from tts_actors.stores import clips, engines
 from tts_actors.stores.jobs import SqlJobStore
+from tts_actors.stores.migrate import migrate
 from tts_actors.testing import FakeBackend, Faults, running_backend
 from tts_actors.testing.in_process import LocalService, LocalSpawner, running_service
 
@@ -132,6 +134,24 @@ def test_while_the_database_hangs_creates_are_told_so_in_time_and_running_jobs_g
         assert _ended(service, job_id)["status"] == "completed"
         assert _spoken_once(service)
         assert _create(service).status_code == 202
+
+
+async def test_a_start_on_a_database_that_hangs_is_told_so_and_the_next_one_works(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = postgres.new_database()
+    async with Proxy(postgres.socket_path).running() as door:
+        url = f"postgresql+asyncpg://postgres@127.0.0.1:{door.port}/{database}"
+        await migrate(url)
+        with monkeypatch.context() as patch:
+            for name, seconds in (("COMMAND_SECONDS", 0.5), ("CONNECT_SECONDS", 0.5), ("OPERATION_SECONDS", 1.0)):
+                patch.setattr(engines, name, seconds)
+            door._flowing.clear()
+            with pytest.raises(StoreUnavailable):
+                async with asyncio.timeout(30):
+                    await migrate(url)
+        door._flowing.set()
+        await migrate(url)
 
 
 def test_while_the_object_store_hangs_what_was_spoken_is_kept(
