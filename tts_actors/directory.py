@@ -167,7 +167,7 @@ class JobDirectory:
         self.paused = False
         self._spares.refill()
         await self._take_up()
-        await self.sweep()
+        await self._attend()
 
     async def _handle_of(self, job_id: str) -> JobHandle:
         """The active job's actor; one that is just being started is waited for."""

@@ -134,6 +134,8 @@ def test_a_running_job_takes_writes_from_python(service: Service) -> None:
 
 @pytest.mark.usefixtures("_driver")
 def test_thirty_jobs_leave_no_actor_behind_but_the_warm_spares(service: Service) -> None:
+    (directory,) = _processes(service, "ray::DirectoryActor")
+    files, memory_bytes = directory.num_fds(), directory.memory_info().rss
     jobs = [service.create(f"Job number {number}.")["id"] for number in range(30)]
     assert {service.job(job_id, wait=60)["status"] for job_id in jobs} == {"completed"}
 
@@ -143,6 +145,8 @@ def test_thirty_jobs_leave_no_actor_behind_but_the_warm_spares(service: Service)
         return busy == 0 and len(_processes(service, "ray::JobActor")) <= figures["spares"] + figures["reserved"]
 
     _until(only_spares, seconds=60)
+    assert directory.num_fds() - files <= 16  # docs/operations.md has the bound for 300 jobs
+    assert directory.memory_info().rss - memory_bytes <= 16 * 2**20
     assert requests.get(f"{service.url}/readyz", timeout=30).json()["details"] == {"unattended_jobs": 0}
 
 
