@@ -120,6 +120,8 @@ class Proxy:
             await writer.drain()
             return
         await self._flowing.wait()
+        if reader.at_eof():  # the client has not waited
+            return
         answers, requests = await self._connect()
         requests.write(first)
         ways = [

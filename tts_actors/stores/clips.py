@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 
 _CLIENT: "ClientConfig" = {
     "connect_timeout": "3s",
-    "timeout": "30s",
     "allow_http": True,  # for servers beside this one: the endpoint's URL says which it is
 }
 _RETRY: "RetryConfig" = {"max_retries": 2, "retry_timeout": timedelta(seconds=10)}
 """Short: who calls repeats by himself, and a request is better answered with 503 than after minutes."""
+
+CALL_SECONDS = 30.0
+"""How long one request may take before it is made again."""
 
 REQUEST_SECONDS = 60.0
 """How long one step may take, repeats included: a disk or a share that hangs does not say so itself. A step is a clip,
@@ -43,11 +45,15 @@ def clip_directory(clip_url: str) -> Path | None:
     return Path(parts.netloc + parts.path) if parts.scheme == "file" else None
 
 
-def _open(clip_url: str) -> ObjectStore:
-    """Credentials and endpoint of an object store come from the environment (``AWS_...``), never from the URL."""
+def _open(clip_url: str, seconds: float) -> ObjectStore:
+    """Credentials and endpoint of an object store come from the environment (``AWS_...``), never from the URL.
+
+    One request, its body included, may take so many seconds.
+    """
     directory = clip_directory(clip_url)
     if directory is None:
-        return from_url(clip_url, client_options=_CLIENT, retry_config=_RETRY)
+        options: ClientConfig = {**_CLIENT, "timeout": timedelta(seconds=seconds)}
+        return from_url(clip_url, client_options=options, retry_config=_RETRY)
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -74,8 +80,9 @@ _THERE = (AlreadyExistsError, FileExistsError)
 class ObjectClipStore:
     """The :class:`~tts_actors.protocols.ClipStore` on obstore. Opening it makes the local directory."""
 
-    def __init__(self, clip_url: str) -> None:
-        self._store = _open(clip_url)
+    def __init__(self, clip_url: str, *, call_seconds: float = CALL_SECONDS) -> None:
+        self._url = clip_url
+        self._store = _open(clip_url, call_seconds)
         directory = clip_directory(clip_url)
         self._files = DurableFiles(directory) if directory else None
 
@@ -86,17 +93,19 @@ class ObjectClipStore:
 
     async def put(self, key: str, body: bytes) -> bool:
         with metrics.timed(metrics.STORE, "clip_write"):
-            return await self._put(key, body, REQUEST_SECONDS)
+            return await self._put(self._store, key, body, REQUEST_SECONDS)
 
     async def put_file(self, key: str, path: str) -> bool:
         size = os.stat(path).st_size  # made by this process a moment ago
-        return await self._put(key, Path(path), REQUEST_SECONDS + size / SLOWEST_BYTES_PER_SECOND)
+        seconds = REQUEST_SECONDS + size / SLOWEST_BYTES_PER_SECOND
+        store = self._store if self._files is not None else _open(self._url, seconds)
+        return await self._put(store, key, Path(path), seconds)
 
-    async def _put(self, key: str, body: bytes | Path, seconds: float) -> bool:
+    async def _put(self, store: ObjectStore, key: str, body: bytes | Path, seconds: float) -> bool:
         try:
             async with _step(seconds, passing=_THERE):
                 if self._files is None:
-                    await obstore.put_async(self._store, key, body, mode="create")
+                    await obstore.put_async(store, key, body, mode="create")
                 elif isinstance(body, Path):
                     await self._files.put_file(key, body)
                 else:

@@ -185,6 +185,22 @@ async def test_an_object_store_that_hangs_is_unavailable_whatever_is_asked_of_it
         assert await clips.get(KEY) == b"again"
 
 
+async def test_a_file_may_take_longer_than_a_request_for_a_clip(
+    s3_url: str, s3_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"a book")
+    async with Proxy(s3_port).running() as door:
+        monkeypatch.setenv("AWS_ENDPOINT", door.url)
+        clips = ObjectClipStore(s3_url, call_seconds=0.1)
+        door._flowing.clear()
+        stored = asyncio.create_task(clips.put_file("job-1/outputs/0.mp3", str(tmp_path / "file")))
+        with pytest.raises(StoreUnavailable):  # each of its three requests was given up
+            await clips.put(KEY, b"a clip")
+        door._flowing.set()
+        assert await stored
+        assert await clips.get("job-1/outputs/0.mp3") == b"a book"
+
+
 async def test_a_disk_that_hangs_is_unavailable_and_what_waits_behind_it_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
