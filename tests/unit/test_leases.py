@@ -78,7 +78,7 @@ async def _count(pool: BackendPool, wanted: int) -> None:
 
 async def test_the_next_call_takes_the_kept_lease_without_asking_the_pool() -> None:
     pool, handle = _pool()
-    leases = RemoteLeases(handle, ["a"])
+    leases = RemoteLeases(handle, {"a": 1})
     assert await _call(leases) == await _call(leases) == await _call(leases)
     assert handle.acquire.calls == 1
     assert await pool.in_flight() == {"a": 1}
@@ -87,7 +87,7 @@ async def test_the_next_call_takes_the_kept_lease_without_asking_the_pool() -> N
 async def test_calls_at_once_leave_one_lease_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REUSE_SECONDS", 0.0)
     pool, handle = _pool()
-    leases = RemoteLeases(handle, ["a"])
+    leases = RemoteLeases(handle, {"a": 1})
     held = await asyncio.gather(
         *(leases.acquire("-", usable=["a"], avoid=[], priority=Priority.INTERACTIVE) for _ in range(5))
     )
@@ -97,10 +97,24 @@ async def test_calls_at_once_leave_one_lease_behind(monkeypatch: pytest.MonkeyPa
     await _count(pool, 1)
 
 
+async def test_calls_at_once_find_as_many_kept_leases_as_may_be_kept() -> None:
+    pool, handle = _pool()
+    leases = RemoteLeases(handle, {"a": 3})
+    for lease in [await _acquired(leases) for _ in range(4)]:
+        leases.release(lease, Attempt("a", "ok", 1))
+    await _count(pool, 3)
+    asked = handle.acquire.calls
+    held = [await _acquired(leases) for _ in range(3)]
+    assert handle.acquire.calls == asked
+    assert len({lease.token for lease in held}) == 3
+    await _acquired(leases)
+    assert handle.acquire.calls == asked + 1
+
+
 async def test_an_idle_lease_goes_back_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "IDLE_SECONDS", 0.05)
     pool, handle = _pool()
-    leases = RemoteLeases(handle, ["a"])
+    leases = RemoteLeases(handle, {"a": 1})
     first = await _call(leases)
     await _free(pool)
     assert await _call(leases) != first
@@ -108,7 +122,7 @@ async def test_an_idle_lease_goes_back_by_itself(monkeypatch: pytest.MonkeyPatch
 
 async def test_an_old_lease_and_one_of_a_failed_call_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     pool, handle = _pool()
-    leases = RemoteLeases(handle, ["a"])
+    leases = RemoteLeases(handle, {"a": 1})
     await _call(leases, "timeout")
     await _free(pool)
     monkeypatch.setattr(module, "KEPT_SECONDS", 0.0)
@@ -125,7 +139,7 @@ async def test_nothing_is_kept_unless_the_backend_is_named() -> None:
 
 async def test_a_call_that_avoids_a_backend_does_not_get_its_kept_lease() -> None:
     _, handle = _pool()
-    leases = RemoteLeases(handle, ["a"])
+    leases = RemoteLeases(handle, {"a": 1})
     first = await _call(leases)
     lease = await leases.acquire("-", usable=["a"], avoid=["a"], priority=Priority.INTERACTIVE)
     assert lease.token != first
@@ -134,7 +148,7 @@ async def test_a_call_that_avoids_a_backend_does_not_get_its_kept_lease() -> Non
 async def test_a_lease_is_not_kept_while_somebody_waits_for_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "REUSE_SECONDS", 0.0)
     _, handle = _pool()
-    leases = RemoteLeases(handle, ["a"])
+    leases = RemoteLeases(handle, {"a": 1})
     held = [await leases.acquire("-", usable=["a"], avoid=[], priority=Priority.INTERACTIVE) for _ in range(8)]
     waiting = asyncio.create_task(leases.acquire("-", usable=["a"], avoid=[], priority=Priority.INTERACTIVE))
     while handle.acquire.calls < 9:  # noqa: ASYNC110 - the next turn of the loop asks

@@ -34,6 +34,9 @@ METRICS_SECONDS = 5.0
 
 BREAKER_VALUES = {Breaker.CLOSED: 0, Breaker.HALF_OPEN: 1, Breaker.OPEN: 2}
 
+Start = tuple[str, Activation | None, str | None]
+"""The id of a committed job, its claim if it has one, and its trace."""
+
 log = structlog.get_logger()
 
 
@@ -145,11 +148,14 @@ class DirectoryActor:
         await self._ready()
         return self._pool
 
-    async def reserve(self) -> Reservation:
-        return await (await self._ready()).reserve()
+    async def reserve(self, count: int) -> list[Reservation]:
+        directory = await self._ready()
+        return [await directory.reserve() for _ in range(count)]
 
-    async def start(self, job_id: str, activation: Activation | None = None, traceparent: str | None = None) -> None:
-        await (await self._ready()).start(job_id, activation, traceparent)
+    async def start(self, starts: list[Start]) -> None:
+        directory = await self._ready()
+        for start in starts:
+            await directory.start(*start)
 
     async def cancel(self, job_id: str) -> None:
         await (await self._ready()).cancel(job_id)

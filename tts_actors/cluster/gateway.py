@@ -14,8 +14,9 @@ from tts_actors import __version__
 from tts_actors.backends.gauge import BackendFigures
 from tts_actors.cluster.actors import actor_class
 from tts_actors.cluster.calls import answer
-from tts_actors.cluster.directory_actor import DirectoryActor
+from tts_actors.cluster.directory_actor import DirectoryActor, Start
 from tts_actors.cluster.names import DIRECTORY, NAMESPACE, Version
+from tts_actors.cluster.together import Together
 from tts_actors.config import AppArgs
 from tts_actors.errors import DirectoryUnavailable
 from tts_actors.messages import Activation, Reservation
@@ -78,6 +79,8 @@ class Gateway:
         self._ahead: tuple[Reservation | None, float] = (None, 0.0)
         self._fetching: asyncio.Task[None] | None = None
         self._jobs: OrderedDict[str, Any] = OrderedDict()
+        self._reserve = Together(self._reserve_all)
+        self._start = Together(self._start_all)
 
     async def reserve(self) -> Reservation:
         """A fresh job id: the one fetched ahead if there is one, so that accepting a job waits for no actor."""
@@ -96,11 +99,17 @@ class Gateway:
                 self._ahead = (reservation, time.monotonic())
 
     async def _reserved(self) -> Reservation:
-        reservation: Reservation = await self._ask("reserve")
-        return reservation
+        return await self._reserve(None)
+
+    async def _reserve_all(self, asked: list[None]) -> list[Reservation]:
+        return list(await self._ask("reserve", len(asked)))
 
     async def start(self, job_id: str, activation: Activation | None = None, traceparent: str | None = None) -> None:
-        await self._insist("start", job_id, activation, traceparent)
+        await self._start((job_id, activation, traceparent))
+
+    async def _start_all(self, starts: list[Start]) -> list[None]:
+        await self._insist("start", starts)
+        return [None] * len(starts)
 
     async def cancel(self, job_id: str) -> None:
         await self._insist("cancel", job_id)

@@ -6,7 +6,7 @@ import random
 import secrets
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,14 +39,14 @@ REPORT_SECONDS = 0.1
 """How long the news of calls whose leases were passed on may wait: the pool learns from it, nobody waits for it."""
 
 IDLE_SECONDS = 2.0
-"""How long a door keeps one idle lease per backend for the next single call, which then needs no round trip."""
+"""How long a door keeps an idle lease for the next single call, which then needs no round trip."""
 
 KEPT_SECONDS = 10.0
 """A lease older than this is not kept any more: a call on it must end before the pool counts the lease as lost, which
 is 15 s after the longest timeout."""
 
-SMALLEST_SHARE = 8
-"""Leases are kept only of backends that take this many calls at once: an idle one is a small share of them."""
+IDLE_SHARE = 8
+"""Of so many calls that a backend takes at once one may be kept as an idle lease: none of a small backend."""
 
 _Kind = tuple[str, frozenset[str], frozenset[str], Priority]
 """Job, usable backends, avoided ones, priority."""
@@ -71,17 +71,17 @@ class _Idle:
 class RemoteLeases:
     """The :class:`~tts_actors.protocols.LeaseSource` backed by the pool actor.
 
-    Of the backends named in ``kept`` one idle lease each is kept for :data:`IDLE_SECONDS`. ``find_pool`` is asked for
+    Of each backend in ``kept`` so many idle leases are kept for :data:`IDLE_SECONDS` each. ``find_pool`` is asked for
     the pool when the one at hand is gone: it dies with the directory, whose next incarnation makes another.
     """
 
     def __init__(
-        self, pool: Any, kept: Collection[str] = (), find_pool: Callable[[], Awaitable[Any]] | None = None
+        self, pool: Any, kept: Mapping[str, int] | None = None, find_pool: Callable[[], Awaitable[Any]] | None = None
     ) -> None:
         self._pool = pool
         self._find_pool = find_pool
-        self._kept = frozenset(kept)
-        self._idle: dict[str, _Idle] = {}
+        self._kept = kept or {}
+        self._idle: dict[str, list[_Idle]] = {}
         self._granted_at: dict[str, float] = {}
         self._lines: dict[_Kind, _Line] = {}
         self._held: dict[str, Lease] = {}
@@ -135,22 +135,26 @@ class RemoteLeases:
         if self._lines:
             return False
         age = time.monotonic() - self._granted_at[lease.token]
-        if lease.backend not in self._kept or lease.backend in self._idle or age > KEPT_SECONDS - IDLE_SECONDS:
+        idle = self._idle.setdefault(lease.backend, [])
+        if len(idle) >= self._kept.get(lease.backend, 0) or age > KEPT_SECONDS - IDLE_SECONDS:
             return False
-        timer = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._drop_idle, lease.backend)
-        self._idle[lease.backend] = _Idle(lease, timer)
+        timer = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._drop_idle, lease)
+        idle.append(_Idle(lease, timer))
         return True
 
     def _take_idle(self, usable: Collection[str]) -> Lease | None:
         """A kept lease of a usable backend."""
-        for backend in self._idle.keys() & set(usable):
-            idle = self._idle.pop(backend)
-            idle.timer.cancel()
-            return idle.lease
+        for backend in usable:
+            if idle := self._idle.get(backend):
+                latest = idle.pop()  # so that what is not needed grows old and goes back
+                latest.timer.cancel()
+                return latest.lease
         return None
 
-    def _drop_idle(self, backend: str) -> None:
-        self._discard(self._idle.pop(backend).lease)
+    def _drop_idle(self, lease: Lease) -> None:
+        idle = self._idle[lease.backend]
+        idle[:] = [other for other in idle if other.lease is not lease]
+        self._discard(lease)
 
     def _line_for(self, backend: str) -> _Line | None:
         """Somebody in this process who waits for just such a lease."""

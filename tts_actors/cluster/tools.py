@@ -9,7 +9,7 @@ from tts_actors.backends.adapters import open_backend
 from tts_actors.backends.catalog import Catalog
 from tts_actors.backends.http import open_session
 from tts_actors.chunk_worker import WorkerTools
-from tts_actors.cluster.leases import SMALLEST_SHARE, RemoteLeases
+from tts_actors.cluster.leases import IDLE_SHARE, RemoteLeases
 from tts_actors.config import AppArgs
 from tts_actors.stores.clips import ObjectClipStore
 
@@ -24,10 +24,10 @@ async def worker_tools(
 ) -> AsyncIterator[WorkerTools]:
     """Tools for speaking chunks; the HTTP connections live as long as the context.
 
-    ``keeps_leases`` is for callers of many single calls: an idle lease of large backends is kept for the next one.
+    ``keeps_leases`` is for callers of many single calls: idle leases of large backends are kept for the next ones.
     ``find_pool`` finds the pool that is there now, for tools that outlive one.
     """
-    kept = [b.name for b in args.backends if b.max_concurrency >= SMALLEST_SHARE] if keeps_leases else []
+    kept = {b.name: b.max_concurrency // IDLE_SHARE for b in args.backends} if keeps_leases else None
     async with open_session() as session:
         yield WorkerTools(
             backends={b.name: open_backend(b, session, os.environ) for b in args.backends},
