@@ -17,7 +17,7 @@ import requests
 from openai import OpenAI
 
 from tests.unit.http_service import HttpService, http_service
-from tests.unit.test_http_jobs import RATE_HZ, Door
+from tests.unit.job_door.door import RATE_HZ, Door
 from tts_actors.audio import MEDIA_TYPES, Pcm, encode_file, open_encoder, tone
 
 TEXT = "The lamp is lit. The sea is calm tonight! Does nobody sail?"

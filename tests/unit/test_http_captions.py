@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.unit.http_service import HttpService, http_service
-from tests.unit.test_http_jobs import BROKEN, RATE_HZ, SLOW, Door, problem, until
+from tests.unit.job_door.door import BROKEN, RATE_HZ, SLOW, Door, problem, until
 from tts_actors.audio import wav_bytes
 
 TEXT = (

@@ -2,8 +2,7 @@
 
 import base64
 import io
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import requests
 import soundfile
 
 from tests.unit.http_service import HttpService, http_service
+from tests.unit.job_door.door import formula_ms, until
 
 TEXT = "The lamp is lit. The sea is calm tonight! Does nobody sail?"
 SENTENCES = ["The lamp is lit.", "The sea is calm tonight!", "Does nobody sail?"]
@@ -59,17 +59,6 @@ def chunk_samples(url: str, job_id: str, index: int) -> Any:
     answer = get(url, "tts-chunk", jobId=job_id, chunkIndex=index)
     assert answer.status_code == 200, answer.text
     return np.frombuffer(base64.b64decode(answer.json()["audioContentBase64"], validate=True), "<i2")
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Return once ``condition`` holds; the suite's own time limit ends what never does."""
-    pause = threading.Event()
-    while not condition():
-        pause.wait(0.01)
-
-
-def formula_ms(characters: int) -> int:
-    return min(min(5_000 + 35 * characters, 70_000) + 5_000, 75_000)
 
 
 # -- tts-initiate ---------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.unit.http_service import HttpService, http_service
-from tests.unit.test_http_jobs import RATE_HZ, Door, formula_ms
+from tests.unit.job_door.door import RATE_HZ, Door, formula_ms
 from tts_actors.audio import decode_take, tone, wav_bytes
 from tts_actors.audio.loudness import TARGET_LUFS, loudness_lufs
 

@@ -8,7 +8,7 @@ import requests
 from pydantic import ValidationError
 
 from tests.unit.http_service import HttpService, http_service
-from tests.unit.test_http_jobs import ANSWER_SECONDS, RATE_HZ, Door, problem
+from tests.unit.job_door.door import ANSWER_SECONDS, RATE_HZ, Door, problem
 from tts_actors.audio import decode_take
 from tts_actors.config import BackendArgs
 
