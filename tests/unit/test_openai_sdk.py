@@ -1,21 +1,26 @@
 """OpenAI's door through OpenAI's own SDK, unmodified but for its base URL."""
 
 import asyncio
+import base64
 import itertools
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
-from openai import AsyncOpenAI, OpenAI
+from openai import AsyncOpenAI, OpenAI, Stream
 
 from tests.unit.http_service import HttpService, http_service
+from tests.unit.tcp_proxy import Cut
 from tts_actors.audio import MEDIA_TYPES, decode_take
 from tts_actors.testing import Faults
 
 SHORT = "The lamp is lit."
 LONG = "The lamp is lit. The sea is calm tonight! Does nobody sail?"
+RAW = openai._legacy_response.HttpxBinaryResponseContent
 _numbers = itertools.count()
 
 
@@ -47,6 +52,58 @@ def until(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < give_up, "the condition did not come true"
         time.sleep(0.01)  # the condition lies in another thread
+
+
+Answer = tuple[bytes, Any]
+"""The whole body and the headers."""
+
+
+def _create(client: OpenAI, **asked: Any) -> Answer:
+    answer = client.audio.speech.create(**asked)
+    return answer.content, answer.response.headers
+
+
+def _streamed(client: OpenAI, **asked: Any) -> Answer:
+    with client.audio.speech.with_streaming_response.create(**asked) as answer:
+        return b"".join(answer.iter_bytes(1_000)), answer.headers
+
+
+async def _create_async(client: AsyncOpenAI, **asked: Any) -> Answer:
+    answer = await client.audio.speech.create(**asked)
+    return answer.content, answer.response.headers
+
+
+async def _streamed_async(client: AsyncOpenAI, **asked: Any) -> Answer:
+    async with client.audio.speech.with_streaming_response.create(**asked) as answer:
+        return b"".join([block async for block in answer.iter_bytes(1_000)]), answer.headers
+
+
+WAYS = {"sync": _create, "sync, streamed": _streamed, "async": _create_async, "async, streamed": _streamed_async}
+"""The ways in which the SDK asks for speech."""
+
+
+def ask(way: str, url: str, *, retries: int = 0, timeout: float = 90, **asked: Any) -> Answer:
+    """What the SDK gets in one of its ways, with a client of its own."""
+    options: dict[str, Any] = {"base_url": f"{url}/v1", "api_key": "none", "max_retries": retries, "timeout": timeout}
+    asked = {"model": "tts-1", "voice": "alloy"} | asked
+
+    async def asynchronously(speak: Any) -> Answer:
+        async with AsyncOpenAI(**options) as client:
+            return await speak(client, **asked)  # type: ignore[no-any-return]
+
+    if way.startswith("async"):
+        return asyncio.run(asynchronously(WAYS[way]))
+    with OpenAI(**options) as client:
+        return WAYS[way](client, **asked)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("fmt", MEDIA_TYPES)
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_of_the_sdk_gets_every_format_whole(service: HttpService, way: str, fmt: str) -> None:
+    body, headers = ask(way, service.url, input=LONG, response_format=fmt)
+    assert headers["content-type"] == MEDIA_TYPES[fmt]
+    declared = f"{MEDIA_TYPES[fmt]};rate=24000" if fmt == "pcm" else MEDIA_TYPES[fmt]
+    assert decode_take(body, declared, raw_rate_hz=24_000).size > 24_000 * len(LONG) / 20
 
 
 @pytest.mark.parametrize("fmt", MEDIA_TYPES)
@@ -97,9 +154,7 @@ def test_two_clients_of_one_text_cost_one_synthesis(service: HttpService, client
 def test_the_decoded_stream_is_the_finished_file(service: HttpService, client: OpenAI) -> None:
     answer = client.audio.speech.create(model="tts-1", voice="alloy", input=fresh(), response_format="pcm")
     job = answer.response.headers["x-tts-job-id"]
-    file = client.get(
-        f"/audio/speech/jobs/{job}/audio?format=pcm", cast_to=openai._legacy_response.HttpxBinaryResponseContent
-    )
+    file = client.get(f"/audio/speech/jobs/{job}/audio?format=pcm", cast_to=RAW)
     assert file.content == answer.content
 
 
@@ -144,6 +199,18 @@ def test_all_backends_down_is_503_with_retry_after(service: HttpService, client:
     assert int(caught.value.response.headers["retry-after"]) >= 1
 
 
+def test_backends_that_nobody_serves_are_503_with_retry_after(tmp_path: Path) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # and never listens
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
+        with http_service(tmp_path, backend={"url": url}) as service:
+            for way, text in itertools.product(WAYS, (SHORT, LONG)):
+                with pytest.raises(openai.InternalServerError) as caught:
+                    ask(way, service.url, input=text)
+                assert (caught.value.status_code, caught.value.code) == (503, "backends_unavailable")
+                assert int(caught.value.response.headers["retry-after"]) >= 1
+
+
 @pytest.mark.parametrize("text", [SHORT, LONG])
 def test_what_failed_for_good_is_not_tried_again_by_the_sdk(service: HttpService, client: OpenAI, text: str) -> None:
     service.backend.faults = Faults(always="400")
@@ -163,6 +230,41 @@ def test_the_sdks_own_repeat_hears_the_same_job_with_what_it_has(service: HttpSe
     assert "x-stainless-retry-count: 1" in service.proxy.heads[-1].lower()
     assert decode_take(answer.content, "audio/mpeg").size > 24_000
     assert len(service.backend.calls) - before == 2
+
+
+def retries(service: HttpService) -> list[str]:
+    """How often the SDK said that it had asked before, request by request."""
+    lines = [line for head in service.proxy.heads for line in head.lower().split("\r\n")]
+    return [line.rpartition(" ")[2] for line in lines if line.startswith("x-stainless-retry-count:")]
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_an_answer_that_breaks_off_midway_is_repeated_by_the_sdk_and_costs_one_synthesis(
+    service: HttpService, client: OpenAI, way: str
+) -> None:
+    text = fresh("The lamp is lit. The sea is [[delay:900]] calm tonight!")
+    before, asked = len(service.backend.calls), len(retries(service))
+    service.proxy.order(Cut(after_bytes=5_000))  # in the first chunk, while the second is being spoken
+    body, headers = ask(way, service.proxy.url, retries=2, input=text, response_format="pcm")
+    assert retries(service)[asked:] == ["0", "1"]
+    assert len(service.backend.calls) - before == 2
+    job = headers["x-tts-job-id"]
+    file = client.get(f"/audio/speech/jobs/{job}/audio?format=pcm", cast_to=RAW)
+    assert body == file.content
+
+
+@pytest.mark.parametrize("way", ["sync, streamed", "async, streamed"])
+def test_a_stream_that_is_late_is_asked_for_again_and_costs_one_synthesis(
+    service: HttpService, client: OpenAI, way: str
+) -> None:
+    text = fresh("The lamp is [[delay:1500]] lit. The sea is calm tonight!")
+    before, asked = len(service.backend.calls), len(retries(service))
+    body, headers = ask(way, service.proxy.url, retries=9, timeout=1.0, input=text, response_format="pcm")
+    assert retries(service)[asked : asked + 2] == ["0", "1"]
+    assert len(service.backend.calls) - before == 2
+    job = headers["x-tts-job-id"]
+    file = client.get(f"/audio/speech/jobs/{job}/audio?format=pcm", cast_to=RAW)
+    assert body == file.content
 
 
 def test_a_failure_midway_is_no_end_for_the_sdk(client: OpenAI) -> None:
@@ -194,26 +296,52 @@ def test_a_job_that_nobody_hears_any_more_is_cancelled_after_the_grace(service: 
     with client.audio.speech.with_streaming_response.create(model="tts-1", voice="alloy", input=text) as left:
         next(left.iter_bytes(100))
         job = left.headers["x-tts-job-id"]
-    jobs = openai._legacy_response.HttpxBinaryResponseContent
-    assert b'"in_progress"' in client.get(f"/audio/speech/jobs/{job}", cast_to=jobs).content
-    until(lambda: b'"cancelled"' in client.get(f"/audio/speech/jobs/{job}", cast_to=jobs).content)
+    assert b'"in_progress"' in client.get(f"/audio/speech/jobs/{job}", cast_to=RAW).content
+    until(lambda: b'"cancelled"' in client.get(f"/audio/speech/jobs/{job}", cast_to=RAW).content)
+
+
+def events(client: OpenAI, text: str) -> Iterator[dict[str, Any]]:
+    """The events of a speech answer, through the SDK's own decoder."""
+    body = {"model": "gpt-4o-mini-tts", "voice": "alloy", "input": text, "response_format": "pcm"}
+    stream = client.post(
+        "/audio/speech", body=body | {"stream_format": "sse"}, cast_to=object, stream=True, stream_cls=Stream[object]
+    )
+    assert stream.response.headers["content-type"].startswith("text/event-stream")
+    for event in stream:
+        assert isinstance(event, dict)
+        yield event
 
 
 def test_sse_brings_the_audio_in_pieces_and_then_the_usage(client: OpenAI) -> None:
-    import base64
-    import json
-
     for text in (SHORT, fresh()):
-        with client.audio.speech.with_streaming_response.create(
-            model="gpt-4o-mini-tts", voice="alloy", input=text, stream_format="sse", response_format="pcm"
-        ) as answer:
-            assert answer.headers["content-type"].startswith("text/event-stream")
-            events = [json.loads(line[6:]) for line in answer.iter_lines() if line.startswith("data: ")]
-        assert [event["type"] for event in events[:-1]] == ["speech.audio.delta"] * (len(events) - 1)
-        assert len(b"".join(base64.b64decode(event["audio"]) for event in events[:-1])) > 24_000
-        usage = events[-1]["usage"]
-        assert events[-1]["type"] == "speech.audio.done"
-        assert usage["input_tokens"] + usage["output_tokens"] == usage["total_tokens"]
+        *deltas, done = events(client, text)
+        assert {event["type"] for event in deltas} == {"speech.audio.delta"}
+        audio = b"".join(base64.b64decode(event["audio"]) for event in deltas)
+        assert (
+            audio
+            == client.audio.speech.create(
+                model="gpt-4o-mini-tts", voice="alloy", input=text, response_format="pcm"
+            ).content
+        )
+        usage = done["usage"]
+        assert done["type"] == "speech.audio.done"
+        assert usage["input_tokens"] + usage["output_tokens"] == usage["total_tokens"] > 0
+
+
+def test_a_failure_midway_of_sse_is_no_end_either(client: OpenAI) -> None:
+    heard: list[str] = []
+    stream = events(client, fresh("The lamp is lit. The sea [[delay:300]][[fault:400]] is calm."))
+    with pytest.raises(Exception, match=r"peer closed connection|incomplete|Connection error"):
+        heard.extend(event["type"] for event in stream)
+    assert set(heard) == {"speech.audio.delta"}
+
+
+def test_backends_that_are_down_are_an_error_of_sse_too(service: HttpService, client: OpenAI) -> None:
+    service.backend.faults = Faults(always="503")
+    with pytest.raises(openai.InternalServerError) as caught:
+        next(events(client, fresh()))
+    assert caught.value.status_code == 503
+    assert int(caught.value.response.headers["retry-after"]) >= 1
 
 
 def test_models_are_listed_and_found(client: OpenAI) -> None:
