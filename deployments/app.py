@@ -25,6 +25,7 @@ from deployments.ingress import build_http_app
 from deployments.keys import check_exposure, reachable_at
 from deployments.local_tts import HibariEngine, build_engine_api
 from tts_actors.admission import check_accepting
+from tts_actors.audio.loudness import load_meter_soon
 from tts_actors.chunk_worker import WorkerTools
 from tts_actors.cluster.gateway import Gateway
 from tts_actors.cluster.metrics import record_with_ray
@@ -55,6 +56,8 @@ class Ingress:
         check_exposure(args.auth, _http_host(), os.environ)
         if names := missing(os.environ):
             log.warning("environment_incomplete", missing=names, see="docs/operations.md, Ray's settings that matter")
+        if len(args.backends) > 1:  # then short texts too are evened by default
+            load_meter_soon()
         self._args = args
         self._gateway = Gateway(args, deployed_at_ms)
         self._store = SqlJobStore(args.store_url)

@@ -14,7 +14,7 @@ import numpy as np
 
 from tts_actors import metrics, tracing
 from tts_actors.audio import Pcm, pause_samples, prepare_clip, wav_bytes
-from tts_actors.audio.loudness import even_loudness
+from tts_actors.audio.loudness import even_loudness, load_meter_soon
 from tts_actors.backends.catalog import Catalog, Route
 from tts_actors.errors import BackendError, HastyTake
 from tts_actors.experience import Experience
@@ -199,13 +199,14 @@ async def _call(
 
 
 async def _take(piece: Piece, context: CallContext, backend: str, parts: tuple[tuple[str, Boundary], ...]) -> bytes:
+    even = context.request.loudness is Loudness.ON
+    if even:
+        load_meter_soon()  # while the backend speaks
     clips = [await _spoken(text, context, backend) for text, _ in parts or ((piece.text, Boundary.END),)]
     pauses = [pause_samples(boundary, speed=context.request.speed) for _, boundary in parts[:-1]]
     pcm = clips[0] if not parts else _joined(clips, pauses)
     _check_pace(piece, context, backend, pcm, in_parts=bool(parts))
-    if context.request.loudness is not Loudness.ON:
-        return wav_bytes(pcm)
-    return wav_bytes(await asyncio.to_thread(even_loudness, pcm))
+    return wav_bytes(await asyncio.to_thread(even_loudness, pcm) if even else pcm)
 
 
 async def _spoken(text: str, context: CallContext, backend: str) -> Pcm:

@@ -1,13 +1,19 @@
 """Equal loudness: what comes out, and that it depends on nothing but the clip."""
 
+import asyncio
+import dataclasses
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.unit.test_attempts import REQUEST, _running, _spoken
 from tts_actors.audio import Pcm, tone, trim_and_fade
 from tts_actors.audio.loudness import CEILING_DBTP, TARGET_LUFS, even_loudness, loudness_lufs
+from tts_actors.models import Loudness
+from tts_actors.testing import Faults
 
 
 def voice(seconds: float, level: float, seed: int = 1) -> Pcm:
@@ -54,6 +60,23 @@ def test_the_edges_stay_silent_and_the_same_clip_gives_the_same_bytes() -> None:
     assert even_loudness(clip.copy()).tobytes() == evened.tobytes()
 
 
-def test_who_does_not_measure_does_not_load_scipy() -> None:
-    code = "import sys, tts_actors.chunk_worker; sys.exit('scipy' in sys.modules or 'pyloudnorm' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0
+async def speak_without_and_with(folder: Path) -> None:
+    """In a process of its own: a job that is not evened, and one that is, whose backend never answers."""
+    async with _running(folder, Faults()) as (service, (server,)):
+        await _spoken(service, "The lamp is lit.")
+        assert "scipy" not in sys.modules, "loaded for nothing"
+        server.faults = Faults(always="hang")
+        evened = dataclasses.replace(REQUEST, loudness=Loudness.ON)
+        await service.service.create("", evened, "The sea is calm.")
+        async with asyncio.timeout(60):
+            while "pyloudnorm" not in sys.modules:  # noqa: ASYNC110 - an import tells nobody
+                await asyncio.sleep(0.01)
+
+
+def test_scipy_is_loaded_while_the_first_call_runs_and_only_by_who_evens(tmp_path: Path) -> None:
+    here = "tests.unit.test_audio_loudness"
+    code = (
+        f"import asyncio, pathlib, {here} as t; asyncio.run(t.speak_without_and_with(pathlib.Path({str(tmp_path)!r})))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], check=False, timeout=150, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr

@@ -4,6 +4,7 @@ Each clip is measured and moved by itself, so a clip's bytes depend on nothing b
 same file. It must not know which backend spoke.
 """
 
+import threading
 from functools import lru_cache
 from typing import Any
 
@@ -55,6 +56,12 @@ def loudness_lufs(pcm: Pcm) -> float | None:
 def _true_peak(frames: Frames) -> float:
     oversampled = soxr.resample(frames, SAMPLE_RATE_HZ, SAMPLE_RATE_HZ * PEAK_OVERSAMPLING, "HQ")
     return max(float(np.abs(frames).max()), float(np.abs(oversampled).max()))
+
+
+@lru_cache(maxsize=1)
+def load_meter_soon() -> None:
+    """Begin to import what measuring needs, in a thread, once a process: the first clip shall not wait for it."""
+    threading.Thread(target=_meter, args=(BLOCK_SECONDS,), name="loudness", daemon=True).start()
 
 
 @lru_cache(maxsize=64)
