@@ -54,6 +54,7 @@ GROUPS = {
         haproxy=("forty_chunks", "speech_door", "chunk_reads", "accepting"),
     ),
     "load": Group(("many_chunks", "chunk_cost", "long_text", "growth"), _stub_stage),
+    "listening": Group(("listeners", "slow_readers"), _stub_stage, haproxy=("slow_readers",)),
     "engine": Group(("whole_book",), _engine_stage),
     "alone": Group(("split_growth",), _no_stage),
     "extra": Group(("flaky_backends", "good_speech", "pool", "long_job"), _no_stage, extra=True),

@@ -58,7 +58,10 @@ def family(pid: int) -> list[psutil.Process]:
 
 def role(process: psutil.Process) -> str:
     """What the process is in the service."""
-    title = " ".join(process.cmdline())
+    try:
+        title = " ".join(process.cmdline())
+    except GONE:  # it ended meanwhile
+        return "other"
     return next((name for word, name in ROLES.items() if word in title), "other")
 
 

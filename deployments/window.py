@@ -18,7 +18,10 @@ EXTENSION = "tts.taken"
 """In a scope's ``extensions``: the proxy reports what was taken. The type of those messages, too."""
 
 WINDOW_BYTES = 2 * 2**20
-"""On the way to one client at most, and one block of the body more: 40 s of WAV, 4 minutes of MP3."""
+"""On the way to one client at most, and one piece more: 40 s of WAV, 4 minutes of MP3."""
+
+PIECE_BYTES = WINDOW_BYTES // 8
+"""Longer blocks go in such pieces: what is on the way lies in replica and proxy, a whole block more would in both."""
 
 REPORT_BYTES = WINDOW_BYTES // 4
 """The proxy reports whenever so much more was taken: short answers cost no message at all."""
@@ -101,7 +104,14 @@ class Window:
         self._moved = asyncio.Event()
 
     async def send(self, message: Message) -> None:
-        """Send once there is room. A client that is gone fills no window."""
+        """Send once there is room, a long body piece by piece. A client that is gone fills no window."""
+        body, sent = message.get("body", b""), 0
+        while len(body) - sent > PIECE_BYTES:
+            await self._send_piece({**message, "body": body[sent : sent + PIECE_BYTES], "more_body": True})
+            sent += PIECE_BYTES
+        await self._send_piece({**message, "body": body[sent:]} if sent else message)
+
+    async def _send_piece(self, message: Message) -> None:
         size = len(message.get("body", b""))
         while size and self._sent - self._taken >= self._window_bytes and not self._gone():
             await self._read()

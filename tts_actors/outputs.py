@@ -34,7 +34,7 @@ BYTES_PER_SAMPLE = 2
 GAP_SAMPLES = SAMPLE_RATE_HZ
 """Silence in the place of a failed chunk: one second, longer than any pause, so that a listener notices."""
 
-READ_BYTES = 1024 * 1024
+READ_BYTES = 512 * 1024
 """Size of the pieces in which a file is handed on (at most twice this): bounds memory per reader."""
 
 DAMAGE_RETRY_SECONDS = 60.0

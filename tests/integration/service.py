@@ -88,6 +88,14 @@ class Service:
                     return argument.partition("=")[2]
         raise AssertionError(f"no raylet with {name}")
 
+    def processes(self, title: str) -> list[psutil.Process]:
+        """Those of the service that have ``title`` in their own."""
+        found = []
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found += [process] if title in " ".join(process.cmdline()) else []
+        return found
+
     def create(self, text: str, **fields: Any) -> dict[str, Any]:
         body = {"model": "fake-tts", "input": text, **fields}
         answer = requests.post(f"{self.url}/v1/audio/speech/jobs", json=body, timeout=30)

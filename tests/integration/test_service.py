@@ -126,6 +126,19 @@ def test_cancel_stops_calls_within_a_second_and_closes_their_sockets(service: Se
     assert service.job(after["id"], wait=20)["status"] == "completed"
 
 
+def test_scipy_is_in_the_http_replica_and_not_in_what_never_measures_loudness(service: Service) -> None:
+    """Two backends, so the replica evens short texts: it has loaded that before the first of them."""
+
+    def loaded(title: str) -> list[bool]:
+        maps = [Path(f"/proc/{process.pid}/maps") for process in service.processes(title)]
+        return ["/scipy/" in each.read_text() for each in maps]
+
+    _until(lambda: loaded("ServeReplica:tts:ingress") == [True])
+    for title in ("PoolActor", "DirectoryActor", "JobActor", "ProxyActor"):
+        assert loaded(title)
+        assert not any(loaded(title)), title
+
+
 def test_a_deleted_job_is_gone_with_its_clips(service: Service) -> None:
     job = service.create("Soon gone.")
     assert service.job(job["id"], wait=20)["status"] == "completed"

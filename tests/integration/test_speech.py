@@ -2,17 +2,22 @@
 
 import itertools
 
+import numpy as np
 import openai
 import pytest
 import requests
 from openai import OpenAI
 
 from tests.integration.service import Service
-from tests.integration.test_service import _until
+from tests.integration.test_service import STORY, _until
 from tts_actors.audio import decode_take
 
 _numbers = itertools.count()
 LONG = "The lamp is lit. The sea is calm tonight! Does nobody sail?"
+RATE_HZ = 24_000
+FRAME = RATE_HZ // 50
+AUDIBLE = 32_768 // 178
+"""-45 dBFS."""
 
 
 def client(service: Service) -> OpenAI:
@@ -53,6 +58,50 @@ def test_backends_that_are_down_are_an_error_before_any_audio(service: Service) 
             sdk.audio.speech.create(model="fake-tts", voice="tone", input=text)
         assert caught.value.status_code == 503
         assert caught.value.response.headers["retry-after"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "param", "status"),
+    [
+        ({"response_format": "ogg"}, "response_format", 400),
+        ({"speed": 5}, "speed", 400),
+        ({"input": ""}, "input", 400),
+        ({"model": None}, "model", 400),
+        ({"input": "a" * 1_000_001}, "input", 413),
+        ({"voice": "nobody"}, "voice", 404),
+    ],
+)
+def test_what_is_wrong_with_a_request_is_said_before_any_audio(
+    service: Service, changes: dict[str, object], param: str, status: int
+) -> None:
+    asked = {"model": "fake-tts", "voice": "tone", "input": LONG} | changes
+    body = {name: value for name, value in asked.items() if value is not None}
+    answer = requests.post(f"{service.url}/v1/audio/speech", json=body, timeout=60)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/json")
+    error = answer.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert (error["param"], error["type"]) == (param, "invalid_request_error")
+    assert service.backend.stats()["calls"] == 0
+
+
+def test_captions_of_the_real_engine_are_speech_and_between_them_is_silence(service: Service) -> None:
+    text = STORY[:700]
+    job = service.create(text, model="hibari")
+    assert service.job(job["id"], wait=60)["status"] == "completed"
+    audio = requests.get(f"{service.url}{job['links']['audio']}?format=pcm", timeout=60).content
+    levels = np.abs(np.frombuffer(audio, "<i2").astype(np.int32))
+    path = f"{service.url}/v1/audio/speech/jobs/{job['id']}/captions.json"
+    captions = requests.get(path, timeout=30).json()["captions"]
+    assert " ".join(caption["text"] for caption in captions).split() == text.split()
+    between = np.ones(levels.size, bool)
+    for caption in captions:
+        assert caption["text"] == text[caption["char_start"] : caption["char_end"]]
+        start, end = (round(caption[name] * RATE_HZ) for name in ("start", "end"))
+        frames = levels[start : end - (end - start) % FRAME].reshape(-1, FRAME).max(axis=1)
+        assert (frames > AUDIBLE).mean() > 0.5, caption["text"]
+        between[max(0, start - 3) : end + 3] = False  # times are rounded to a tenth of a millisecond
+    assert between.sum() > 0.1 * len(captions) * RATE_HZ
+    assert levels[between].max() == 0
 
 
 def test_events_and_live_audio_follow_a_job_to_its_end(service: Service) -> None:

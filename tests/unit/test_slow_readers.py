@@ -14,7 +14,7 @@ import requests
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from deployments.window import EXTENSION, WINDOW_BYTES, TakenReported, Window, channel
+from deployments.window import EXTENSION, PIECE_BYTES, WINDOW_BYTES, TakenReported, Window, channel
 from tests.unit.http_service import HttpService, _served, http_service
 from tests.unit.test_http_live import until
 from tts_actors.outputs import READ_BYTES, JoinedOutput
@@ -143,6 +143,24 @@ async def test_without_a_proxy_that_reports_nothing_is_counted() -> None:
     assert channel({"type": "http", "extensions": {}}, never, never) == (never, never)
     receive, _ = channel({"type": "http", "extensions": {EXTENSION: {}}}, never, never)
     assert receive is not never
+
+
+@pytest.mark.parametrize("size", [0, 1, PIECE_BYTES, PIECE_BYTES + 1, 3 * PIECE_BYTES])
+@pytest.mark.parametrize("more", [True, False])
+async def test_a_long_block_goes_in_pieces_of_which_the_last_says_what_the_block_said(size: int, more: bool) -> None:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def never() -> Message:
+        raise AssertionError
+
+    body = bytes(range(251)) * (size // 251 + 1)
+    await Window(never, send).send({"type": "http.response.body", "body": body[:size], "more_body": more})
+    assert b"".join(message["body"] for message in sent) == body[:size]
+    assert max(len(message["body"]) for message in sent) <= PIECE_BYTES
+    assert [message["more_body"] for message in sent] == [True] * (len(sent) - 1) + [more]
 
 
 async def test_the_senders_reading_and_the_applications_do_not_steal_from_each_other() -> None:
