@@ -18,6 +18,10 @@ RAY_DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Every line of the logs counts: Ray would merge those that look alike.
     "RAY_DEDUP_LOGS": "0",
+    # Serve kills a proxy that has not answered within 5 s (at its start) or 10 s (later), three times in a row. On a
+    # starved machine it then kills what is well, with all connections; one that hangs is replaced after two minutes.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "30",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "30",
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "deployments.proxy:proxy_middlewares",
 }
 

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import ray
 from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tts_actors.errors import TtsError
 from tts_actors.job_actor import WorkerLost
@@ -17,7 +18,12 @@ class RayDispatch:
     def __init__(self, args_json: str, pool: Any) -> None:
         self._args_json = args_json
         self._pool = pool
-        self._job_actor = ray.get_runtime_context().current_actor
+        context = ray.get_runtime_context()
+        self._job_actor = context.current_actor
+        # Beside the actor. Left alone, Ray sends a task that asks for no CPU to the node with the most CPUs free once
+        # this one's are half used: the head, which has none to use.
+        here = NodeAffinitySchedulingStrategy(context.get_node_id(), soft=True)
+        self._synthesize = synthesize_slice.options(scheduling_strategy=here)
 
     async def __call__(self, order: SliceOrder) -> AsyncGenerator[SliceProgress]:
         if order.adopt:
@@ -25,7 +31,7 @@ class RayDispatch:
             # give back the leases it held.
             self._pool.forget.remote(order.job_id)
         try:
-            async for reference in synthesize_slice.remote(order, self._args_json, self._pool, self._job_actor):
+            async for reference in self._synthesize.remote(order, self._args_json, self._pool, self._job_actor):
                 yield await reference
         except RayTaskError as error:
             if isinstance(error.cause, TtsError):

@@ -148,6 +148,8 @@ class RaySpawner:
 
     def _start(self, job_id: str, node: str | None) -> Any:
         options: dict[str, Any] = {"name": job_id, "namespace": NAMESPACE}
-        if node is not None:  # soft: if the node is gone by then, any other will do
-            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=True)
+        if node is not None:
+            # Not soft: Ray 2.60 then puts an actor that asks for no CPU on any node, seven of eight elsewhere. If the
+            # node is gone by now the start fails, and the next one goes to another.
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
         return self._actor_class.options(**options).remote(job_id, self._open_tools)

@@ -1,8 +1,8 @@
 """Which node the next job actor goes to, once the cluster has more than one.
 
 Left alone, Ray puts an actor that asks for no CPU on any node, the head included. Here they are spread evenly over the
-nodes without the head: whatever runs out of memory on the head ends the whole cluster. A job's chunk workers run where
-its actor is (Ray starts tasks without demands beside their owner), so spreading the actors spreads the work.
+nodes without the head: whatever runs out of memory on the head ends the whole cluster. A job's chunk workers are sent
+where its actor is, so spreading the actors spreads the work.
 """
 
 import time
