@@ -57,7 +57,7 @@ GROUPS = {
     "listening": Group(("listeners", "slow_readers"), _stub_stage, haproxy=("slow_readers",)),
     "engine": Group(("whole_book",), _engine_stage),
     "alone": Group(("split_growth",), _no_stage),
-    "extra": Group(("flaky_backends", "good_speech", "pool", "long_job"), _no_stage, extra=True),
+    "extra": Group(("flaky_backends", "good_speech", "pool", "long_job", "nodes"), _no_stage, extra=True),
 }
 LIMIT_SECONDS = 300.0
 """Of one measurement: none takes half of it on a quiet machine."""

@@ -11,6 +11,9 @@ import requests
 
 from tests.chaos.stage import Row, Stage, story, until
 
+RESUME_SECONDS = 15.0
+"""The promise: a job goes on within this time after what it needs is up."""
+
 DELAY_MS = 300
 SENTENCES = 32
 JOBS = 2
@@ -35,6 +38,7 @@ class Strike:
     note: str = ""
     crashes: int = 1
     resumed_at: float | None = None
+    within_seconds: float = RESUME_SECONDS
     extra: list[str] = field(default_factory=list)
 
 

@@ -62,20 +62,61 @@ class Row:
         return self.deadline_at_ms, self.orchestrator_timeout_ms, self.job_timeout_ms
 
 
-class Stage:
-    """One service with its fault server. ``url`` stays the same over restarts."""
+class Door:
+    """What can be asked of a service from outside, wherever it runs, and of its fault server."""
 
-    def __init__(self, folder: Path, backend: FakeBackendProcess) -> None:
-        self.folder = folder
+    def __init__(self, backend: FakeBackendProcess) -> None:
         self.backend = backend
         self.port = services.free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+
+    def ready(self) -> bool:
+        """Whether the service would be sent work now."""
+        with contextlib.suppress(requests.RequestException):
+            return requests.get(f"{self.url}/readyz", timeout=6).status_code == 200
+        return False
+
+    def create(self, text: str, job_id: str | None = None) -> str:
+        """A job, by an id of the test's if one is given (it has no warm actor then)."""
+        link = f"{self.url}/v1/audio/speech/jobs"
+        body = {"model": "fake-tts", "input": text}
+        if job_id is None:
+            answer = requests.post(link, json=body, timeout=60)
+        else:
+            answer = requests.put(f"{link}/{job_id}", json=body, timeout=60)
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["id"])
+
+    def audio(self, job_id: str) -> bytes:
+        answer = requests.get(f"{self.url}/v1/audio/speech/jobs/{job_id}/audio?format=wav", timeout=60)
+        assert answer.status_code == 200, answer.text
+        return answer.content
+
+    def calls(self) -> Counter[str]:
+        """How often the backend was asked for each sentence, by the keeper's name in it."""
+        return Counter(_keeper(call["text"] or "") for call in self.backend.calls())
+
+    def rows(self, job_ids: list[str] | None = None) -> list[Row]:
+        """The jobs' rows in the order of the ids; without ids all rows of jobs that have not ended."""
+        raise NotImplementedError
+
+    def clips(self, job_ids: list[str]) -> set[tuple[str, int]]:
+        """Job and chunk of every clip that is stored now."""
+        raise NotImplementedError
+
+
+class Stage(Door):
+    """One service on this machine with its fault server. ``url`` stays the same over restarts."""
+
+    def __init__(self, folder: Path, backend: FakeBackendProcess) -> None:
+        super().__init__(backend)
+        self.folder = folder
         self._process: Any = None
         self._family: list[psutil.Process] = []
 
     # -- the service ------------------------------------------------------------------------
 
-    def start(self) -> None:
+    def start(self, *, grace_seconds: float = 1) -> None:
         """Start the service; returns when it says that it is ready."""
         document = services.config_with(self.backend.url)
         document["applications"] = document["applications"][:1]  # the embedded engine is not needed
@@ -83,22 +124,19 @@ class Stage:
         args["backends"] = args["backends"][1:]
         # Deadlines with room for a restart of the whole service on a busy machine.
         args["timeouts"] = {"base_ms": 20_000, "backend_cap_ms": 30_000, "margin_ms": 0, "cap_ms": 30_000}
-        self._process = services.start(self.folder, document, self.port)
+        self._process = services.start(self.folder, document, self.port, grace_seconds=grace_seconds)
 
-    def stop(self) -> None:
-        if self._process is not None:
-            services.stop(self._process)
-            self._process = None
+    def tell(self, number: signal.Signals) -> None:
+        """Send a signal to the runner alone."""
+        self._process.send_signal(number)
+
+    def wait(self) -> int:
+        """Until the runner has ended by itself; returns its exit code."""
+        return int(self._process.wait(WAIT_SECONDS))
 
     @property
     def alive(self) -> bool:
         return self._process.poll() is None
-
-    def ready(self) -> bool:
-        """Whether the service would be sent work now."""
-        with contextlib.suppress(requests.RequestException):
-            return requests.get(f"{self.url}/readyz", timeout=6).status_code == 200
-        return False
 
     def kill_all(self) -> int:
         """``kill -9`` of every process of the service, those whose parent died before included."""
@@ -118,7 +156,7 @@ class Stage:
 
     def processes(self, title: str) -> list[psutil.Process]:
         """Those whose name or title begins with ``title``."""
-        return [process for process in self.family() if _title(process).startswith(title)]
+        return [process for process in self.family() if title_of(process).startswith(title)]
 
     def kill(self, *titles: str) -> int:
         """``kill -9`` of all processes with one of the titles; how many there were."""
@@ -139,24 +177,6 @@ class Stage:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.resume()
 
-    # -- jobs -------------------------------------------------------------------------------
-
-    def create(self, text: str, job_id: str | None = None) -> str:
-        """A job, by an id of the test's if one is given (it has no warm actor then)."""
-        link = f"{self.url}/v1/audio/speech/jobs"
-        body = {"model": "fake-tts", "input": text}
-        if job_id is None:
-            answer = requests.post(link, json=body, timeout=60)
-        else:
-            answer = requests.put(f"{link}/{job_id}", json=body, timeout=60)
-        assert answer.status_code == 202, answer.text
-        return str(answer.json()["id"])
-
-    def audio(self, job_id: str) -> bytes:
-        answer = requests.get(f"{self.url}/v1/audio/speech/jobs/{job_id}/audio?format=wav", timeout=60)
-        assert answer.status_code == 200, answer.text
-        return answer.content
-
     # -- the store, read and locked from outside --------------------------------------------
 
     def _connect(self) -> sqlite3.Connection:
@@ -165,7 +185,6 @@ class Stage:
         return connection
 
     def rows(self, job_ids: list[str] | None = None) -> list[Row]:
-        """The jobs' rows in the order of the ids; without ids all rows of jobs that have not ended."""
         names = ", ".join(Row.__dataclass_fields__)
         with contextlib.closing(self._connect()) as connection:
             if job_ids is None:
@@ -189,20 +208,13 @@ class Stage:
             finally:
                 connection.execute("rollback")
 
-    # -- clips and calls --------------------------------------------------------------------
-
     def clips(self, job_ids: list[str]) -> set[tuple[str, int]]:
-        """Job and chunk of every clip that is stored now."""
         found = set()
         for job_id in job_ids:
             with contextlib.suppress(FileNotFoundError):
                 names = os.listdir(self.folder / "clips" / job_id / "clips")
                 found |= {(job_id, int(name[:6])) for name in names if name.endswith(".wav")}
         return found
-
-    def calls(self) -> Counter[str]:
-        """How often the backend was asked for each sentence, by the keeper's name in it."""
-        return Counter(_keeper(call["text"] or "") for call in self.backend.calls())
 
 
 def keepers(text: str) -> list[str]:
@@ -215,7 +227,8 @@ def _keeper(text: str) -> str:
     return found[1] if found else text
 
 
-def _title(process: psutil.Process) -> str:
+def title_of(process: psutil.Process) -> str:
+    """What the process calls itself."""
     with contextlib.suppress(psutil.Error):
         return process.name() if process.name() in ("raylet", "gcs_server") else " ".join(process.cmdline())
     return ""

@@ -118,8 +118,8 @@ def audio(url: str, job_id: str) -> bytes:
     return answer.content
 
 
-def start(folder: Path, document: dict[str, Any], port: int) -> "subprocess.Popen[bytes]":
-    """Start the runner and wait until it says that it is ready."""
+def start(folder: Path, document: dict[str, Any], port: int, *, grace_seconds: float = 1) -> "subprocess.Popen[bytes]":
+    """Start the runner and wait until it says that it is ready; ``grace_seconds`` are its jobs' when it is stopped."""
     folder.mkdir(exist_ok=True)
     config = folder / "config.yaml"
     config.write_text(yaml.safe_dump(document))
@@ -138,7 +138,7 @@ def start(folder: Path, document: dict[str, Any], port: int) -> "subprocess.Pope
                 "--data",
                 folder,
                 "--grace",
-                "1",
+                str(grace_seconds),
             ],
             stdout=log,
             stderr=log,

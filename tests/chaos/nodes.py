@@ -1,0 +1,196 @@
+"""What befalls a cluster of several nodes: a node is lost, a node falls silent, the service is deployed anew.
+
+``python -m tests.chaos nodes [REMOVALS]`` prints one line each, 20 lost nodes by default.
+"""
+
+import contextlib
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import requests
+
+from tests.chaos.faults import Strike, claimed_again, goes_on
+from tests.chaos.stage import story, until
+from tests.chaos.trial import HEAD, Report, Undisturbed, run
+from tests.integration.ray_cluster import Cluster, Node, running_cluster
+
+NODES, REMOVALS = 3, 20
+JOBS, SENTENCES = 4, 48
+DELAY_MS = 800
+"""So long that a job runs for some seconds on the twelve calls at once that all jobs share."""
+
+UPDATE_SENTENCES, UPDATE_DELAY_MS = 64, 4_000
+"""Jobs of a minute and a half: a deployment takes some 30 s on two cores."""
+
+SILENT_SECONDS = 90.0
+"""A node that closes no connection is noticed by Ray's health checks alone."""
+
+
+class Reader(threading.Thread):
+    """A client that asks for a job again and again, and counts what went wrong."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(daemon=True)
+        self._url = url
+        self._stopped = threading.Event()
+        self.reads = self.failures = 0
+        self.longest_seconds = 0.0
+
+    def run(self) -> None:
+        well_at = time.monotonic()
+        while not self._stopped.wait(0.1):
+            self.reads += 1
+            try:
+                well = requests.get(self._url, timeout=20).status_code == 200
+            except requests.RequestException:
+                well = False
+            self.failures += not well
+            if well:
+                self.longest_seconds = max(self.longest_seconds, time.monotonic() - well_at)
+                well_at = time.monotonic()
+
+    def stop(self) -> str:
+        """End it; what it saw, as a phrase."""
+        self._stopped.set()
+        self.join(30)
+        return f"{self.failures} of {self.reads} reads failed, at most {self.longest_seconds:.1f} s between answers"
+
+
+@contextlib.contextmanager
+def _read_meanwhile(cluster: Cluster, strike_texts: dict[str, str], notes: list[str]) -> Iterator[None]:
+    reader = Reader(f"{cluster.url}/v1/audio/speech/jobs/{next(iter(strike_texts))}")
+    reader.start()
+    try:
+        yield
+    finally:
+        notes.append(reader.stop())
+
+
+def _jobs_under_way(cluster: Cluster, sentences: int = SENTENCES, delay_ms: int = DELAY_MS) -> dict[str, str]:
+    """Running jobs, their actors and chunk workers on more than one node."""
+    cluster.backend.set_faults(delay_ms=delay_ms)
+    texts = {cluster.create(text): text for text in (story(n, sentences) for n in range(JOBS))}
+    until(lambda: all(row.chunks_completed >= 3 for row in cluster.rows(list(texts))), "three chunks of each are done")
+    places = cluster.places(list(texts))  # those that have ended by now included: their actors stay for a while
+    assert len(places) == JOBS, "an actor is on the head"
+    assert len(set(places.values())) > 1, "all actors are on one node"
+    assert set(cluster.at_work()) <= set(places.values()), "chunk workers are elsewhere than their jobs' actors"
+    return texts
+
+
+def _busiest(cluster: Cluster) -> tuple[Node, int]:
+    """The worker with most running jobs, and how many those are."""
+    (found,) = Counter(cluster.places([row.id for row in cluster.rows()]).values()).most_common(1)
+    return found
+
+
+def _all_go_on(cluster: Cluster, strike: Strike) -> bool:
+    rows = cluster.rows(list(strike.texts))
+    return all(strike.resumed(before, now) for before, now in zip(strike.before, rows, strict=True))
+
+
+def lose_a_node(cluster: Cluster) -> Strike:
+    """``kill -9`` of everything on the node with most jobs."""
+    texts = _jobs_under_way(cluster)
+    ids, notes = list(texts), list[str]()
+    promised = [row.promised for row in cluster.rows(ids)]
+    stored = cluster.clips(ids)
+    node, jobs = _busiest(cluster)
+    kills = len(node.family())
+    cluster.lose(node)
+    struck = time.monotonic()
+    strike = Strike(texts, cluster.rows(ids), stored, kills, struck, goes_on)
+    if promised != [row.promised for row in strike.before]:
+        strike.extra.append("a deadline or a timeout moved")
+    with _read_meanwhile(cluster, texts, notes):
+        until(lambda: _all_go_on(cluster, strike), "all jobs go on")
+        strike.resumed_at = time.monotonic()
+        until(lambda: not cluster.rows(), "all jobs have ended")
+    strike.note = f"{jobs} of {len(ids)} jobs ran there; {notes[0]}"
+    return strike
+
+
+def silence_a_node(cluster: Cluster) -> Strike:
+    """Everything on the node stands still, with open connections, until its jobs are done elsewhere; then it wakes."""
+    texts = _jobs_under_way(cluster)
+    ids = list(texts)
+    stored = cluster.clips(ids)
+    node, jobs = _busiest(cluster)
+    kills = node.signal(signal.SIGSTOP)
+    struck = time.monotonic()
+    strike = Strike(texts, cluster.rows(ids), stored, kills, struck, goes_on, within_seconds=SILENT_SECONDS)
+    try:
+        until(lambda: _all_go_on(cluster, strike), "all jobs go on", SILENT_SECONDS)
+        strike.resumed_at = time.monotonic()
+        until(lambda: not cluster.rows(), "all jobs have ended")
+    finally:
+        node.signal(signal.SIGCONT)
+    ended = [row.version for row in cluster.rows(ids)]
+    # Ray has given the node up: what wakes there finds out, and ends.
+    until(lambda: node.ended or not node.running("ray::JobActor"), "the woken node's actors are gone")
+    if ended != [row.version for row in cluster.rows(ids)]:
+        strike.extra.append("an actor of the woken node wrote to a job that had ended")
+    if node in cluster.workers:
+        cluster.lose(node)
+    strike.note = f"{jobs} of {len(ids)} jobs ran there"
+    return strike
+
+
+def deploy_anew(cluster: Cluster) -> Strike:
+    """``serve deploy`` of a changed configuration: the directory hands all running jobs over to the next one."""
+    texts = _jobs_under_way(cluster, UPDATE_SENTENCES, UPDATE_DELAY_MS)
+    ids, notes = list(texts), list[str]()
+    before, stored = cluster.rows(ids), cluster.clips(ids)
+    changed = cluster.config(retention={"retire_after_seconds": int(time.monotonic()) % 1_000 + 1})
+    with _read_meanwhile(cluster, texts, notes):
+        seconds = cluster.deploy(changed, typed=True)
+        up_at = time.monotonic()
+        until(
+            lambda: all(now.epoch > then.epoch for then, now in zip(before, cluster.rows(ids), strict=True)),
+            "all jobs have moved",
+        )
+        cluster.backend.set_faults(delay_ms=100)
+        until(lambda: not cluster.rows(), "all jobs have ended")
+    strike = Strike(texts, before, stored, len(ids), up_at, claimed_again)
+    moves = [now.epoch - then.epoch for then, now in zip(before, cluster.rows(ids), strict=True)]
+    if any(move != 1 for move in moves):
+        strike.extra.append(f"the jobs were claimed {moves} times")
+    strike.note = f"new replicas served {seconds:.0f} s after the command; {notes[0]}"
+    return strike
+
+
+def main(removals: int = REMOVALS) -> int:
+    """The update, the silent node and so many lost ones on one cluster; returns the exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave no cluster behind
+    failed, started, resumed = 0, time.monotonic(), []
+    with running_cluster(NODES) as cluster:
+        cluster.deploy(cluster.config())
+        undisturbed = Undisturbed(cluster)
+        print(HEAD, flush=True)
+        faults = [
+            ("serve-deploy", deploy_anew),
+            ("node-silent", silence_a_node),
+            *[("node-lost", lose_a_node)] * removals,
+        ]
+        for name, fault in faults:
+            try:
+                report = run(name, fault, cluster, undisturbed)
+            except Exception as error:  # noqa: BLE001 - what could not be staged is a failure, and the others go on
+                report = Report(name, problems=[f"{type(error).__name__}: {error}"])
+            failed += bool(report.problems)
+            resumed += [report.resumed_seconds] if fault is lose_a_node else []
+            print(report, flush=True)
+            cluster.wait_for_nodes([cluster.add_worker() for _ in range(NODES - len(cluster.workers))])
+    if resumed:
+        middle = sorted(resumed)[len(resumed) // 2]
+        print(f"{len(resumed)} nodes lost: jobs went on after {middle:.1f} s (median), {max(resumed):.1f} s at most")
+    print(f"{failed} failed; {time.monotonic() - started:.0f} s")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*map(int, sys.argv[1:2])))
