@@ -54,9 +54,10 @@ GROUPS = {
         haproxy=("forty_chunks", "speech_door", "chunk_reads", "accepting"),
     ),
     "load": Group(("many_chunks", "chunk_cost", "long_text", "growth"), _stub_stage),
-    "listening": Group(("listeners", "slow_readers"), _stub_stage, haproxy=("slow_readers",)),
+    "listening": Group(("listeners", "slow_readers"), _stub_stage, haproxy=("slow_readers",), extra=True),
     "engine": Group(("whole_book",), _engine_stage),
     "alone": Group(("split_growth",), _no_stage),
+    "history": Group(("many_jobs", "scrape", "active_jobs"), _stub_stage, extra=True),
     "extra": Group(("flaky_backends", "good_speech", "pool", "long_job", "nodes"), _no_stage, extra=True),
 }
 LIMIT_SECONDS = 300.0
