@@ -43,14 +43,23 @@ async def measure(stage: Stage, report: Report) -> None:
     report.row("accepting a job, one client", milliseconds(found["accept"]), " ms")
     over = [took / bound for took, bound in zip(found["accept"], bounds, strict=True)]
     report.row("accepting: over 2.5 x the empty deployment + one fsync", over, "x", at_most=1)
+    most = 0
     for sentences in (1, 4):
-        found_at = [await rate_and_latencies(lambda n=sentences: accept(n)) for _ in range(report.count(5))]  # type: ignore[misc]
+        found_at = []
+        for _ in range(report.count(5)):
+            found_at.append(await rate_and_latencies(lambda n=sentences: accept(n)))  # type: ignore[misc]
+            most = max(most, await _running(stage))
         name = f"accepts of {sentences} sentence{'s' * (sentences > 1)}, 16 clients"
         report.row(name, [rate for rate, _ in found_at], "/s", at_least=200)
         report.row(f"{name}: p99", [percentile(milliseconds(took), 99) for _, took in found_at], " ms", at_most=100)
     report.note(ORIGINAL)
-    running = await stage.get("/v1/audio/speech/jobs?status=in_progress&limit=100")
-    report.row("jobs in progress meanwhile", running.count(b'"object":"audio.speech.job"'), at_most=MAX_ACTIVE)
+    assert most, "no job was running: the cap was not put to the test"
+    report.row("most jobs in progress meanwhile", most, at_most=MAX_ACTIVE)
+
+
+async def _running(stage: Stage) -> int:
+    found = await stage.get("/v1/audio/speech/jobs?status=in_progress&limit=100")
+    return found.count(b'"object":"audio.speech.job"')
 
 
 def _one_fsync(folder: Path) -> float:

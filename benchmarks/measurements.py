@@ -58,7 +58,7 @@ GROUPS = {
     "engine": Group(("whole_book",), _engine_stage),
     "alone": Group(("split_growth",), _no_stage),
     "history": Group(("many_jobs", "scrape", "active_jobs"), _stub_stage, extra=True),
-    "extra": Group(("flaky_backends", "good_speech", "pool", "long_job", "nodes"), _no_stage, extra=True),
+    "extra": Group(("flaky_backends", "good_speech", "pool", "long_job", "turns", "nodes"), _no_stage, extra=True),
 }
 LIMIT_SECONDS = 300.0
 """Of one measurement: none takes half of it on a quiet machine."""
