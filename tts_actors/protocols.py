@@ -149,7 +149,9 @@ class ClipStore(Protocol):
         """Store unless the key exists; an existing object is left as it is, and the answer is False."""
 
     async def put_file(self, key: str, path: str) -> bool:
-        """Like :meth:`put`, from a local file, without reading it whole."""
+        """Like :meth:`put`, from a local file. (An object store gets it in one conditional request, which holds it in
+        memory: there is no multipart upload that fails if the object exists.)
+        """
 
     async def get(self, key: str) -> bytes | None: ...
 

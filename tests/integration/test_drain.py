@@ -10,8 +10,8 @@ import requests
 from tests.chaos.stage import Stage, keepers, story, until
 from tts_actors.testing import FakeBackendProcess, Faults
 
-SENTENCES, DELAY_MS = 120, 1_000
-"""Fifteen seconds on the eight calls at once that the service's configuration allows."""
+SENTENCES, DELAY_MS, CALLS = 120, 1_000, 8
+"""Fifteen seconds on the calls at once that the service's configuration allows."""
 
 GRACE_SECONDS = 4.0
 
@@ -44,7 +44,8 @@ def test_a_service_that_is_told_to_end_keeps_what_is_done_and_goes_on_with_it_la
     assert [row.id for row in stage.rows()] == [job_id], "what was refused is not there"
     assert stopped.state == "in_progress"
     assert at_the_refusal < stopped.chunks_completed < SENTENCES, "it ran on within the grace"
-    assert stopped.chunks_completed == len(stored), "all that is stored is in the job's row"
+    untold = len(stored) - stopped.chunks_completed  # stored in the very moment of the end: found again later
+    assert 0 <= untold <= CALLS, "all that is stored, but what was on its way, is in the job's row"
     stage.backend.set_faults(delay_ms=0)
     stage.start()
     until(lambda: not stage.rows(), "the job has ended")

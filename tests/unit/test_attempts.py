@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
+from tests.unit.http_service import http_service
 from tts_actors.attempts import parts_of
 from tts_actors.config import AppArgs
 from tts_actors.experience import ENOUGH, Experience
@@ -45,6 +47,46 @@ async def _spoken(service: LocalService, text: str) -> tuple[JobState, list[Chun
     job = (await service.service.create("", REQUEST, text)).job
     job = await service.service.wait("", job.id, GIVE_UP_SECONDS)
     return job.state, [view.result for view in await service.service.chunks("", job.id) if view.result]
+
+
+TROUBLES: dict[str, tuple[str, int | None]] = {
+    "500": ("status", 500),
+    "429": ("status", 429),
+    "drop": ("disconnect", None),
+    "truncate": ("bad_take", None),
+    "silence": ("bad_take", None),
+    "html": ("bad_take", None),
+    "hang": ("timeout", None),
+    "slow_drip": ("timeout", None),
+}
+
+
+def test_how_every_attempt_went_is_told_by_its_chunk(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {
+        "backend": {"max_reply_bytes": 500_000},
+        "more_backends": [{"name": "gone", "protocol": "openai", "url": "http://127.0.0.1:1/v1", "model": "fake-tts"}],
+        "timeouts": {"base_ms": 3_000, "per_character_ms": 0, "backend_cap_ms": 3_000, "margin_ms": 0, "cap_ms": 3_000},
+        "retry": {"max_attempts": 8, "base_ms": 1, "cap_ms": 1, "outage_ms": 0},
+    }
+    texts = [f"[[fault:{trouble}*1]] This is sentence number {n}." for n, trouble in enumerate(TROUBLES)]
+    texts.append("A sentence that goes on and on, " * 8 + "ends.")
+    with http_service(tmp_path, **changes) as service:
+        jobs = f"{service.url}/v1/audio/speech/jobs"
+        body = {"model": "fake-tts", "input": " ".join(texts), "on_chunk_failure": "silence"}
+        job_id = requests.post(jobs, json=body, timeout=30).json()["id"]
+        requests.get(f"{jobs}/{job_id}?wait=60", timeout=90)
+        chunks = [requests.get(f"{jobs}/{job_id}/chunks/{n}", timeout=30).json() for n in range(len(texts))]
+    told = [
+        [(attempt["outcome"], attempt["status"]) for attempt in chunk["attempts"] if attempt["backend"] == "fake"]
+        for chunk in chunks
+    ]
+    assert [attempts[0] for attempts in told] == [*TROUBLES.values(), ("reply_too_large", 200)]
+    assert [attempts[-1] for attempts in told] == [("ok", None)] * len(TROUBLES) + [("reply_too_large", 200)]
+    elsewhere = [a for chunk in chunks for a in chunk["attempts"] if a["backend"] == "gone"]
+    assert {attempt["outcome"] for attempt in elsewhere} == {"connect"}
+    everything = [attempt for chunk in chunks for attempt in chunk["attempts"]]
+    assert all((attempt["reason"] is None) == (attempt["outcome"] == "ok") for attempt in everything)
+    assert all(attempt["elapsed_ms"] >= (2_900 if attempt["outcome"] == "timeout" else 0) for attempt in everything)
 
 
 def test_parts_are_the_text_and_are_cut_where_it_hurts_least() -> None:

@@ -1,11 +1,11 @@
-"""The service on a real Ray cluster of a head and two workers, with PostgreSQL and S3: deployed, updated, and hurt."""
+"""The service on a real Ray cluster of a head and two workers, with PostgreSQL and S3: deployed, and hurt."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.chaos.nodes import deploy_anew, lose_a_node
+from tests.chaos.nodes import lose_a_node
 from tests.chaos.trial import Undisturbed, run
 from tests.integration.ray_cluster import Cluster, DeployFailed, running_cluster
 
@@ -29,13 +29,7 @@ def test_stores_on_one_node_are_refused_by_name(cluster: Cluster, tmp_path: Path
 
 
 @pytest.mark.timeout(300)
-def test_a_new_deployment_takes_the_running_jobs_over(cluster: Cluster, undisturbed: Undisturbed) -> None:
-    cluster.deploy(cluster.config())
-    report = run("serve deploy", deploy_anew, cluster, undisturbed)
-    assert (report.problems, report.lost, report.twice, report.equal) == ([], 0, 0, True), report
-
-
-@pytest.mark.timeout(300)
 def test_a_lost_node_loses_no_job_and_no_stored_chunk(cluster: Cluster, undisturbed: Undisturbed) -> None:
+    cluster.deploy(cluster.config())
     report = run("node lost", lose_a_node, cluster, undisturbed)
     assert (report.problems, report.lost, report.twice, report.equal) == ([], 0, 0, True), report
