@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 
 from benchmarks.harness import ROOT, NotPossible
-from benchmarks.measurements import GROUPS, LIMIT_SECONDS, names_of, new_report, run_group
+from benchmarks.measurements import GROUPS, limit_seconds, names_of, new_report, run_group
 from benchmarks.processes import adopt_orphans, end_children
 from benchmarks.report import write_page
 
@@ -83,7 +83,7 @@ def _measure(key: str, names: Sequence[str], mode: str, quick: bool) -> bool:
     process = subprocess.Popen(command, cwd=ROOT, env=environment)
     since = time.time()
     try:
-        status = process.wait(LIMIT_SECONDS * len(names))
+        status = process.wait(limit_seconds(names))
     except subprocess.TimeoutExpired:
         status = None
     finally:
