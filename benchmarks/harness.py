@@ -40,6 +40,8 @@ class Row:
     median: float
     aim: str = ""
     reached: bool | None = None
+    of: int = 0
+    """The aim that it is about, if its measurement is about several."""
 
     def text(self) -> str:
         """Median and range, with as many digits as say something."""
@@ -88,10 +90,12 @@ class Report:
         *,
         at_most: float | None = None,
         at_least: float | None = None,
+        of: int = 0,
     ) -> Row:
         """Note and print one figure; the median of several values is held against the aim."""
         values = [values] if isinstance(values, int | float) else list(values)
         row = Row(what, unit, [float(f"{value:.5g}") for value in values], float(f"{statistics.median(values):.5g}"))
+        row.of = of
         if at_most is not None:
             row.aim, row.reached = f"at most {number(at_most)}{unit}", row.median <= at_most
         if at_least is not None:

@@ -81,7 +81,7 @@ def _summary(results: Sequence[Result]) -> str:
     for aim, subject in AIMS.items():
         for what, rows in _by_figure(result for result in results if aim in result["aims"]).items():
             first = next(iter(rows.values()))
-            if first["aim"]:
+            if first["aim"] and first.get("of", 0) in (0, aim):
                 verdicts = [row["reached"] for row in rows.values()]
                 total, reached = total + 1, reached + any(verdicts)
                 words = {True: "reached", False: "**missed**"}

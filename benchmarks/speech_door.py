@@ -42,7 +42,7 @@ async def measure(stage: Stage, report: Report) -> None:
         report.row("empty deployment, 16 clients", speech["nothing"], "/s")
         report.row("one-chunk speech, 16 clients", speech["spoken"], "/s")
         over = ratios(speech["spoken"], speech["nothing"])
-        report.row("one-chunk speech: rate over the empty deployment's", over, "x", at_least=0.6)
+        report.row("one-chunk speech: rate over the empty deployment's", over, "x", at_least=0.6, of=4)
     finally:
         stage.backend.set_faults(delay_ms=200, fixed_audio_ms=CLIP_MS)
 
@@ -53,16 +53,17 @@ def _say(report: Report, found: dict[str, list[float]]) -> None:
     report.row("an empty deployment answers in", milliseconds(found["nothing"]), " ms")
     report.row("first byte of 40 sentences", milliseconds(found["long"]), " ms")
     late = [(value - other) * 1_000 for value, other in zip(found["long"], found["direct"], strict=True)]
-    report.row("first byte later than directly, p50", late, " ms", at_most=40)
+    report.row("first byte later than directly, p50", late, " ms", at_most=40, of=3)
     report.row(
         "first byte later than directly, p95",
         percentile(milliseconds(found["long"]), 95) - direct * 1_000,
         " ms",
         at_most=100,
+        of=3,
     )
     report.row("one-chunk speech", milliseconds(found["short"]), " ms")
     more = [(value - other) * 1_000 for value, other in zip(found["short"], found["direct"], strict=True)]
-    report.row("one-chunk speech: more than directly, p50", more, " ms", at_most=5)
+    report.row("one-chunk speech: more than directly, p50", more, " ms", at_most=5, of=4)
 
 
 async def _several(stage: Stage, url: str) -> float:
