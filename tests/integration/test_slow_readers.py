@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 
+import pytest
 import requests
 
 from tests.integration.service import Service
@@ -37,6 +38,7 @@ def _still(figure: Callable[[], int]) -> int:
     return last
 
 
+@pytest.mark.long
 def test_a_client_that_does_not_read_costs_no_more_memory_than_is_stated(service: Service) -> None:
     job = service.create("The lamp is lit. " * 1_200, chunking={"mode": "character_count"})
     assert service.job(job["id"], wait=60)["status"] == "completed"
