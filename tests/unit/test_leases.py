@@ -186,7 +186,7 @@ async def test_a_new_pool_hears_of_calls_that_run_though_nobody_asks_it_for_more
     async def find() -> _Handle:
         return new
 
-    leases = RemoteLeases(gone, [], find)
+    leases = RemoteLeases(gone, {}, find)
     held = [await _acquired(leases) for _ in range(5)]
     gone.die()
     await _count(new_pool, 5)
@@ -206,7 +206,7 @@ async def test_a_pool_that_stays_away_is_done_without_and_learns_of_that_when_it
     async def find() -> _Handle:
         return new if back else gone
 
-    leases = RemoteLeases(gone, [], find)
+    leases = RemoteLeases(gone, {}, find)
     gone.die()
     alone = [await _acquired(leases) for _ in range(module.FALLBACK_CALLS)]
     waiting = asyncio.create_task(_acquired(leases))
