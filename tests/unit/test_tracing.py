@@ -79,6 +79,10 @@ def _named(exporter: InMemorySpanExporter, name: str, trace_id: str = CALLERS_TR
     return [s for s in exporter.get_finished_spans() if s.name == name and _trace_id(s) == trace_id]
 
 
+def _all_named(exporter: InMemorySpanExporter, name: str) -> list[ReadableSpan]:
+    return [span for span in exporter.get_finished_spans() if span.name == name]
+
+
 def _parents(exporter: InMemorySpanExporter, span: ReadableSpan) -> list[str]:
     """Names from the span's parent up to the root."""
     by_id = {s.get_span_context().span_id: s for s in exporter.get_finished_spans()}
@@ -97,6 +101,7 @@ def test_one_job_is_one_trace_from_the_callers_request_to_each_backend_call(
     (request,) = _named(spans, f"POST {JOBS}")
     assert request.parent is not None
     assert f"{request.parent.span_id:016x}" == CALLERS_SPAN
+    _until(lambda: bool(_named(spans, "tts.job.run")))  # it ends after the final row is written
     (run,) = _named(spans, "tts.job.run")
     assert (run.attributes or {})["tts.job.state"] == "completed"
     assert _named(spans, "tts.directory.start")
@@ -117,6 +122,7 @@ def test_a_job_that_loses_its_actor_goes_on_in_the_same_trace(
     _until(lambda: bool(service.backend.calls))
     service.loop.call_soon_threadsafe(service.parts.spawner.handles[job["id"]].kill)
     assert _wait(service, job["id"])["status"] == "completed"
+    _until(lambda: len(_named(spans, "tts.job.run")) == 2)
     runs = _named(spans, "tts.job.run")
     assert [(run.attributes or {})["tts.job.activation"] for run in runs] == [1, 2]
     assert {_trace_id(call) for call in spans.get_finished_spans() if call.name == "tts.backend.call"} == {
@@ -132,7 +138,8 @@ def test_speech_without_a_job_is_traced_too_and_without_a_caller_a_trace_begins_
         headers = {"Authorization": f"Bearer {KEY}", "traceparent": traceparent}
         url = f"{service.url}/v1/audio/speech"
         assert requests.post(url, json=body, headers=headers, timeout=ANSWER_SECONDS).status_code == 200
-    calls = [s for s in spans.get_finished_spans() if s.name == "tts.backend.call"]
+    _until(lambda: len(_all_named(spans, "POST /v1/audio/speech")) == 2)  # they end after the answer's last byte
+    calls = _all_named(spans, "tts.backend.call")
     assert [_parents(spans, call) for call in calls] == [["tts.chunk", "POST /v1/audio/speech"]] * 2
     assert len({_trace_id(call) for call in calls}) == 2
 
