@@ -120,3 +120,27 @@ async def test_a_web_page_is_no_speech_server() -> None:
     async with running_backend() as backend, aiohttp.ClientSession() as session:
         with pytest.raises(BackendError, match="no known protocol"):
             await Probe(session, f"{backend.url}/nothing/here").run()
+
+
+async def test_the_probe_believes_no_audio_that_the_service_would_refuse() -> None:
+    async with running_backend(Faults(always="silence")) as backend, aiohttp.ClientSession() as session:
+        found = await Probe(session, backend.url).run()
+    assert found.container == "WAV"
+    assert (found.probe_ms, found.takes_characters, found.knee) == ([], None, None)
+    assert all("silent" in problem for problem in found.problems)
+    assert len(found.problems) == 3
+
+
+async def test_the_probe_finds_texts_that_are_not_spoken_to_their_end() -> None:
+    async with running_backend(Faults(speak_at_most=600)) as backend, aiohttp.ClientSession() as session:
+        found = await Probe(session, backend.url).run()
+    assert (found.takes_characters, found.cap_found) == (500, True)
+    assert found.problems[0].startswith("a text of 1000 characters: only")
+
+
+async def test_the_entry_has_the_model_and_the_voice_that_were_asked_for() -> None:
+    async with running_backend() as backend, aiohttp.ClientSession() as session:
+        found = await Probe(session, backend.url, model="tts-1", voice="alloy").run(limits=False)
+    entry = found.entry("mine", None)
+    assert (entry["model"], entry["voices"]["default"]) == ("tts-1", "alloy")
+    assert entry["voices"]["tone"] == "tone"

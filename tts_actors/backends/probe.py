@@ -13,6 +13,7 @@ import aiohttp
 
 from tts_actors.audio import decode_take
 from tts_actors.audio.containers import Kind, sniff
+from tts_actors.audio.takes import check_take
 from tts_actors.backends.http import HttpEndpoint, json_of
 from tts_actors.backends.openai import OpenAiBackend
 from tts_actors.backends.piper_http import PiperHttpBackend
@@ -35,6 +36,13 @@ WORTHWHILE_GAIN = 1.15
 CONTAINERS = frozenset({Kind.WAV, Kind.MP3, Kind.OGG, Kind.FLAC})
 """What audio that was decoded can have come in; else it was raw."""
 
+SHORTENED = 0.75
+"""A longer text whose audio has less than this share of the seconds that the text before it gives reason to expect was
+not spoken to its end: the pace of long texts hardly differs. Beside the short probes, of whose audio a good part can be
+silence around the words, ``SHORTENED_FIRST``."""
+
+SHORTENED_FIRST = 0.45
+
 CALL_SECONDS = 75.0
 _ADAPTERS: dict[str, Callable[[BackendArgs, aiohttp.ClientSession, Mapping[str, str]], Backend]] = {
     "openai": OpenAiBackend,
@@ -45,12 +53,17 @@ _ADAPTERS: dict[str, Callable[[BackendArgs, aiohttp.ClientSession, Mapping[str, 
 
 @dataclass(slots=True)
 class Findings:
-    """What was found; ``problems`` are what a person should look at. Times in milliseconds."""
+    """What was found; ``problems`` are what a person should look at. Times in milliseconds.
+
+    ``model`` and ``voice`` are those that were asked for; None if nothing named any. ``probe_ms`` are of good takes.
+    """
 
     url: str
     protocol: Protocol
     models: list[str] = field(default_factory=list)
     voices: list[str] = field(default_factory=list)
+    model: str | None = None
+    voice: str | None = None
     container: str | None = None
     content_type: str | None = None
     audio_seconds_per_second: float | None = None
@@ -65,10 +78,10 @@ class Findings:
     def entry(self, name: str, api_key_env: str | None) -> dict[str, Any]:
         """The configuration that fits: an item of ``backends``."""
         entry: dict[str, Any] = {"name": name, "protocol": self.protocol, "url": self.url}
-        if self.models:
-            entry["model"] = self.models[0]
-        if self.voices:
-            entry["voices"] = {"default": self.voices[0]} | {voice: voice for voice in self.voices[:50]}
+        if self.model is not None:
+            entry["model"] = self.model
+        if self.voice is not None:
+            entry["voices"] = {"default": self.voice} | {voice: voice for voice in self.voices[:50]}
         entry["max_concurrency"] = self.knee or 2
         if self.takes_characters:
             entry["max_characters"] = self.takes_characters
@@ -99,14 +112,13 @@ class Probe:
         protocol, url = await self._find()
         found = Findings(url, protocol)
         await self._list(found)
-        self._model = self._model or (found.models[0] if found.models else "tts-1")
-        self._voice = self._voice or (found.voices[0] if found.voices else "default")
-        for text in PROBES:
-            await self._probe(found, text)
-        if found.protocol == "openai":
+        found.model = self._model or next(iter(found.models), None)
+        found.voice = self._voice or next(iter(found.voices), None)
+        paces = [await self._probe(found, text) for text in PROBES]
+        if found.protocol == "openai" and found.probe_ms:
             found.streams = await self._streams(found)
-        if limits and found.container:
-            await self._find_cap(found)
+        if limits and found.probe_ms:
+            await self._find_cap(found, max(paces))
             await self._find_knee(found)
         return found
 
@@ -152,33 +164,40 @@ class Probe:
 
     async def _speak(self, found: Findings, text: str) -> Reply:
         backend = _ADAPTERS[found.protocol](self._args(found.protocol, found.url), self._session, self._environ)
-        utterance = Utterance(text, self._model or "", self._voice or "", 1.0, None, None)
+        utterance = Utterance(text, found.model or "tts-1", found.voice or "default", 1.0, None, None)
         try:
             async with asyncio.timeout(CALL_SECONDS):
                 return await backend.speak(utterance)
         except TimeoutError:
             raise BackendError(f"no complete reply within {CALL_SECONDS:.0f} s", "timeout") from None
 
-    async def _probe(self, found: Findings, text: str) -> None:
+    async def _probe(self, found: Findings, text: str) -> float:
+        """Speak it and note what came; characters a second, 0 if nothing good did."""
         began = time.monotonic()
         try:
             reply = await self._speak(found, text)
-            seconds = decode_take(reply.body, reply.content_type).size / SAMPLE_RATE_HZ
+            pcm = decode_take(reply.body, reply.content_type)
+            elapsed = time.monotonic() - began
+            kind = sniff(reply.body, declared_raw=True)
+            found.container = str(kind) if kind in CONTAINERS else "raw PCM"
+            found.content_type = reply.content_type
+            check_take(pcm, text)
         except BackendError as error:
             found.problems.append(f"a text of {len(text)} characters: {error.message}")
-            return
-        elapsed = time.monotonic() - began
+            return 0.0
+        seconds = pcm.size / SAMPLE_RATE_HZ
         found.probe_ms.append(round(elapsed * 1_000))
-        kind = sniff(reply.body, declared_raw=True)
-        found.container = str(kind) if kind in CONTAINERS else "raw PCM"
-        found.content_type = reply.content_type
         found.audio_seconds_per_second = round(seconds / max(elapsed, 1e-6), 1)
-        if not seconds:
-            found.problems.append(f"a text of {len(text)} characters: no audio")
+        return len(text) / seconds
 
     async def _streams(self, found: Findings) -> bool | None:
         """Whether audio comes before it is complete: the first bytes in the first half of the time."""
-        body = {"model": self._model, "voice": self._voice, "input": SENTENCE * 5, "response_format": "wav"}
+        body = {
+            "model": found.model or "tts-1",
+            "voice": found.voice or "default",
+            "input": SENTENCE * 5,
+            "response_format": "wav",
+        }
         headers = {"Authorization": f"Bearer {self._environ['KEY']}"} if self._environ else {}
         began, first, total = time.monotonic(), 0.0, 0
         try:
@@ -198,19 +217,23 @@ class Probe:
         except (aiohttp.ClientError, OSError, TimeoutError):
             return None
 
-    async def _find_cap(self, found: Findings) -> None:
+    async def _find_cap(self, found: Findings, pace: float) -> None:
+        """Longer and longer texts, until one is refused or not spoken to its end; ``pace``: characters a second."""
+        least = SHORTENED_FIRST
         for length in LENGTHS:
             text = (SENTENCE * (length // len(SENTENCE) + 1))[:length].rstrip()
             try:
                 reply = await self._speak(found, text)
-                seconds = decode_take(reply.body, reply.content_type).size / SAMPLE_RATE_HZ
-                if seconds < length / 40:  # three times the fastest voice measured: text is missing
-                    raise BackendError(f"only {seconds:.1f} s of audio")
+                pcm = decode_take(reply.body, reply.content_type)
+                check_take(pcm, text)
+                seconds = pcm.size / SAMPLE_RATE_HZ
+                if seconds < least * length / pace:
+                    raise BackendError(f"only {seconds:.1f} s of audio: not spoken to its end")
             except BackendError as error:
                 found.cap_found = True
                 found.problems.append(f"a text of {length} characters: {error.message}")
                 return
-            found.takes_characters = length
+            found.takes_characters, pace, least = length, length / seconds, SHORTENED
 
     async def _find_knee(self, found: Findings) -> None:
         """Raise the calls at once until that gives nothing any more; two rounds of calls for each step."""

@@ -75,9 +75,9 @@ def doctor(
     else:
         for label, value in _lines(found):
             typer.echo(f"{label:<22} {value}")
-        if found.container is not None:
+        if found.probe_ms:
             typer.echo("\nbackends:\n" + yaml.safe_dump([entry], sort_keys=False, indent=2), nl=False)
-    if found.container is None:
+    if not found.probe_ms:
         raise typer.Exit(UNDONE)
 
 
