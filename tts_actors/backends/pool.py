@@ -31,7 +31,11 @@ def incarnation_of(lease: Lease) -> str:
     return lease.token.partition("-")[0]
 
 
-@dataclass(slots=True)
+_Kind = tuple[frozenset[str], frozenset[str]]
+"""What decides whether there is a lease for somebody: usable backends, avoided ones."""
+
+
+@dataclass(slots=True, eq=False)
 class _Waiter:
     job_id: str
     priority: Priority
@@ -97,22 +101,28 @@ class BackendPool:
         """
         if known is not None and known != self._incarnation:
             raise PoolRestarted("the backend pool has been restarted: report the leases you hold")
-        future: asyncio.Future[list[Lease]] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[list[Lease]] = loop.create_future()
         waiter = _Waiter(job_id, priority, wanted, frozenset(usable), frozenset(avoid), future)
         self._waiting[priority].setdefault(job_id, deque()).append(waiter)
         self._grant()
+        if future.done():
+            return waiter.granted
+        timer = loop.call_later(MAX_WAIT_SECONDS, self._give_up, waiter)
         try:
-            return await asyncio.wait_for(asyncio.shield(waiter.future), MAX_WAIT_SECONDS)
-        except TimeoutError:
-            # Granted in the very moment of giving up: then there is something to return after all.
-            return waiter.granted if waiter.future.done() else []
+            return await future
         except asyncio.CancelledError:
-            self._take_back(waiter.granted)
             self._withdraw(waiter)
+            self._take_back(waiter.granted)  # it may have been granted in the very moment of giving up
             self._grant()
             raise
         finally:
-            self._withdraw(waiter)
+            timer.cancel()
+
+    def _give_up(self, waiter: _Waiter) -> None:
+        self._withdraw(waiter)
+        if not waiter.future.done():
+            waiter.future.set_result([])
 
     async def release(self, reports: Sequence[LeaseReport]) -> None:
         """Learn how calls went, and take the leases back that are done with; unknown ones have run out before."""
@@ -147,9 +157,7 @@ class BackendPool:
         """
         for jobs in self._waiting.values():
             for waiter in list(jobs.get(job_id, ())):
-                self._withdraw(waiter)
-                if not waiter.future.done():
-                    waiter.future.set_result([])
+                self._give_up(waiter)
         for backend, leases in self._held.items():
             for token in [token for token in leases if self._holders.get(token) == job_id]:
                 self._drop(backend, token)
@@ -180,13 +188,12 @@ class BackendPool:
         progress = True
         while progress:
             progress = False
+            refused: set[_Kind] = set()  # what one of them cannot have now the others like it need not ask for
             for job_id in list(jobs):
-                for waiter in jobs[job_id]:
-                    backend = self._choose(waiter)
-                    if backend is not None:
-                        break
-                else:
+                found = self._first_served(jobs[job_id], refused)
+                if found is None:
                     continue
+                waiter, backend = found
                 progress = True
                 waiter.granted.append(self._lease(backend, waiter))
                 if len(waiter.granted) == 1:
@@ -200,6 +207,18 @@ class BackendPool:
                 self._take_back(waiter.granted)
             else:
                 waiter.future.set_result(waiter.granted)
+
+    def _first_served(self, queue: Iterable[_Waiter], refused: set[_Kind]) -> tuple[_Waiter, str] | None:
+        """The first of them for whom a backend has a place, and that backend; notes in ``refused`` who has none."""
+        for waiter in queue:
+            kind = waiter.usable, waiter.avoid
+            if kind in refused:
+                continue
+            backend = self._choose(waiter)
+            if backend is not None:
+                return waiter, backend
+            refused.add(kind)
+        return None
 
     def _choose(self, waiter: _Waiter) -> str | None:
         """The least loaded backend that may take a call of this waiter now."""
