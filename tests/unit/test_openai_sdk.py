@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI, Stream
@@ -161,6 +162,24 @@ def test_the_decoded_stream_is_the_finished_file(service: HttpService, client: O
 def test_one_chunk_makes_no_job(client: OpenAI, service: HttpService) -> None:
     answer = client.audio.speech.create(model="fake-tts", voice="tone", input=SHORT)
     assert "x-tts-job-id" not in answer.response.headers
+
+
+@pytest.mark.parametrize("fault", ["503", "drop", "silence", "truncate", "html"])
+def test_one_chunk_is_tried_and_judged_as_a_jobs_chunk_is(client: OpenAI, service: HttpService, fault: str) -> None:
+    before = len(service.backend.calls)
+    text = f"The lamp [[fault:{fault}*1]] is lit."
+    answer = client.audio.speech.create(model="fake-tts", voice="tone", input=text, response_format="wav")
+    assert np.abs(decode_take(answer.content, "audio/wav").astype(np.int32)).max() > 1_000
+    assert "x-tts-job-id" not in answer.response.headers
+    assert len(service.backend.calls) - before == 2
+
+
+def test_one_chunk_that_takes_too_long_is_504_and_not_for_the_sdk_to_repeat(tmp_path: Path) -> None:
+    short = {"base_ms": 200, "per_character_ms": 0, "margin_ms": 0}
+    with http_service(tmp_path, timeouts=short) as service, pytest.raises(openai.InternalServerError) as caught:
+        ask("sync", service.url, retries=2, input="The lamp [[fault:hang]] is lit.")
+    assert (caught.value.status_code, caught.value.code) == (504, "backend_error")
+    assert caught.value.response.headers["x-should-retry"] == "false"
 
 
 @pytest.mark.parametrize(

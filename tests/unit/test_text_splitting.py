@@ -4,7 +4,7 @@ import pytest
 
 from tts_actors.errors import InvalidRequest
 from tts_actors.models import Boundary, ChunkingMode
-from tts_actors.text import split_text
+from tts_actors.text import split_text, spoken_text
 
 SENTENCE, COUNT, NONE = ChunkingMode.SENTENCE, ChunkingMode.CHARACTER_COUNT, ChunkingMode.NONE
 
@@ -186,3 +186,22 @@ def test_a_long_first_sentence_of_a_stream_is_cut_and_paragraphs_end_chunks() ->
         "is lit again, and so it will be. One.",
         "Two. Three.",
     ]
+
+
+ENGINES_OWN = [
+    "Read https://example.org/a.b/c?d=1,2&e=3#f and www.example.com.",
+    "It costs $3.50, i.e. 1,234.56 in v2.0.1!",
+    "At 7:30 a.m. on 3.5.2026 call +44 20 7946 0958, or write to a.b@example.org?",
+    "The box is 192.168.0.1:8080 and 50 % full.",
+    "See http://x.org/?q=a!b.",
+]
+
+
+@pytest.mark.parametrize("mode", ChunkingMode)
+def test_addresses_and_numbers_are_left_to_the_engine(mode: ChunkingMode) -> None:
+    text = " ".join(ENGINES_OWN)
+    spoken = [spoken_text(chunk) for chunk in chunks(text, mode, 90)]
+    assert " ".join(spoken) == text, "they are asked for as they were written"
+    assert spoken == ENGINES_OWN or mode is not SENTENCE, "none of them ends a sentence"
+    for word in text.split():
+        assert any(word in chunk.split() for chunk in spoken), f"{word} is cut"
