@@ -182,11 +182,13 @@ def kill(process: "subprocess.Popen[bytes]") -> None:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Service]:
-    """The service with its fault server; both end with the block."""
+def running(folder: Path, **args: Any) -> Iterator[Service]:
+    """The service, with ``args`` besides the usual ones, and its fault server; both end with the block."""
     with FakeBackendProcess() as backend:
         port = free_port()
-        process = start(folder, config_with(backend.url), port)
+        document = config_with(backend.url)
+        document["applications"][0]["args"] |= args
+        process = start(folder, document, port)
         try:
             yield Service(f"http://127.0.0.1:{port}", port, folder, backend, process)
         finally:

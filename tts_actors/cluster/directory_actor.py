@@ -89,7 +89,7 @@ class DirectoryActor:
         )
         self._serving = asyncio.create_task(self._directory.serve())
         self._watching = asyncio.create_task(self._watch_pool())
-        warm_worker.remote()
+        warm_worker.remote(evens=len(args.backends) > 1)  # then clips are evened unless a request says otherwise
         self._opened.set()
         log.info("directory_open", version=self._version.content)
 

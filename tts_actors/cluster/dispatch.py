@@ -47,9 +47,15 @@ def _synthesize_slice(order: SliceOrder, args_json: str, pool: Any, job_actor: A
     yield from speak_slice(order, args_json, pool, job_actor)
 
 
-def _warm_worker() -> None:
-    """Running it brings up a worker process with all that a slice needs imported."""
+def _warm_worker(evens: bool) -> None:
+    """Running it brings up a worker process with all that a slice needs imported; ``evens``: its loudness too, which
+    costs more than all the rest, so that the first listener does not wait for it.
+    """
     import tts_actors.cluster.slices  # noqa: F401
+    from tts_actors.audio.loudness import load_meter_soon
+
+    if evens:
+        load_meter_soon()
 
 
 # No CPU is reserved: admission bounds the jobs and leases bound the calls. No retries by Ray: the job actor knows what
