@@ -4,6 +4,7 @@ The whole service in this process, without Ray: stores, HTTP and faults are real
 """
 
 import asyncio
+import logging
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 
 from benchmarks.harness import Report
 from tts_actors.config import AppArgs
+from tts_actors.logs import configure_logs
 from tts_actors.models import JobRecord, JobState, SpeechRequest
 from tts_actors.testing import FakeBackend, Faults, running_backend
 from tts_actors.testing.in_process import LocalService, running_service
@@ -24,6 +26,7 @@ REQUEST = SpeechRequest(model="m", voice="default")
 
 async def measure(_folder: Path, report: Report) -> None:
     """Run and report."""
+    configure_logs(logging.WARNING)
     await _mixed_failures(report, "three attempts", max_attempts=3)
     await _mixed_failures(report, "the default attempts")
     await _one_hung(report)
@@ -89,7 +92,7 @@ async def _mixed_failures(report: Report, attempts: str, **retry: int) -> None:
         complete = sum(job.state is JobState.COMPLETED and job.chunks_completed == CHUNKS for job in jobs)
         calls = sum(len(backend.calls) for backend in backends)
         what = f"20 % of calls fail, {attempts}"
-        report.row(f"{what}: of {JOBS} jobs complete", complete, at_least=JOBS)
+        report.row(f"{what}: of {JOBS} jobs complete", complete, at_least=None if retry else JOBS)
         report.row(f"{what}: calls for {JOBS * CHUNKS:,} chunks", calls)
         report.row(f"{what}: all jobs took", time.perf_counter() - started, " s")
 

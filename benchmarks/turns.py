@@ -10,7 +10,7 @@ from tts_actors.testing import FakeBackendProcess, Faults
 
 CALLS, CALL_MS = 4, 200
 LONG, SHORT = 5_000, 3
-JOBS = 15
+JOBS = 9
 
 
 async def measure(_folder: Path, report: Report) -> None:

@@ -286,6 +286,19 @@ def test_a_stream_that_is_late_is_asked_for_again_and_costs_one_synthesis(
     assert body == file.content
 
 
+def test_what_was_delivered_whole_is_heard_again_by_a_repeat_and_spoken_anew_for_a_new_request(tmp_path: Path) -> None:
+    repeat = {"x-stainless-retry-count": "1"}  # what the SDK sends if the last bytes were lost on their way
+    with http_service(tmp_path, streams={"grace_seconds": 60}) as service:
+        first, at = ask("sync", service.url, input=LONG)
+        calls = len(service.backend.calls)
+        again, after = ask("sync", service.url, input=LONG, extra_headers=repeat)
+        assert (again, after["x-tts-job-id"]) == (first, at["x-tts-job-id"])
+        assert len(service.backend.calls) == calls
+        anew, then = ask("sync", service.url, input=LONG)
+        assert then["x-tts-job-id"] != at["x-tts-job-id"]
+        assert (anew, len(service.backend.calls)) == (first, 2 * calls)
+
+
 def test_a_failure_midway_is_no_end_for_the_sdk(client: OpenAI) -> None:
     with (
         client.audio.speech.with_streaming_response.create(

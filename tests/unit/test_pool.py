@@ -59,8 +59,52 @@ async def test_jobs_that_wait_take_turns() -> None:
     await asyncio.sleep(0)
     short = asyncio.create_task(pool.acquire("short", ["a"], [], 1))
     await asyncio.sleep(0)
+    assert await long == [], "asked to bring back what it has"
+    long = asyncio.create_task(pool.acquire("long", ["a"], [], 100))
+    await asyncio.sleep(0)
     await pool.release([_report(lease) for lease in held])
-    assert (len(await long), len(await short)) == (1, 1)
+    assert (len(await short), len(await long)) == (1, 1)
+
+
+async def _called_back(pool: BackendPool, holder: Priority, other: Priority, *, has: int = 0) -> bool:
+    """Whether a job that holds all leases, and waits for more, is asked for them when another comes that has some."""
+    if has:
+        await pool.acquire("other", ["a"], [], has)
+    await pool.acquire("holder", ["a"], [], 100)
+    waiting = asyncio.create_task(pool.acquire("holder", ["a"], [], 100, priority=holder))
+    await asyncio.sleep(0)
+    coming = asyncio.create_task(pool.acquire("other", ["a"], [], 5, priority=other))
+    await asyncio.sleep(0.01)
+    called = waiting.done()
+    again = asyncio.create_task(pool.acquire("holder", ["a"], [], 100, priority=holder))
+    await asyncio.sleep(0.01)
+    assert not again.done(), "once for each wait"
+    for task in (waiting, again, coming):
+        task.cancel()
+    return called
+
+
+@pytest.mark.parametrize(("limit", "has", "called"), [(2, 0, True), (1, 0, True), (4, 1, True), (3, 1, False)])
+async def test_leases_are_called_back_for_a_job_that_has_none_or_two_fewer(limit: int, has: int, called: bool) -> None:
+    same = Priority.BATCH
+    assert await _called_back(_pool({"a": limit}), same, same, has=has) is called
+
+
+async def test_all_leases_of_batch_work_are_called_back_for_interactive_work_and_none_the_other_way() -> None:
+    assert await _called_back(_pool({"a": 1}), Priority.BATCH, Priority.INTERACTIVE)
+    assert not await _called_back(_pool({"a": 8}), Priority.INTERACTIVE, Priority.BATCH)
+
+
+async def test_leases_are_not_called_back_for_a_job_that_cannot_use_them() -> None:
+    pool = _pool({"a": 4, "b": 1})
+    await pool.acquire("holder", ["a"], [], 4)
+    await pool.acquire("third", ["b"], [], 1)
+    waiting = asyncio.create_task(pool.acquire("holder", ["a"], [], 1))
+    other = asyncio.create_task(pool.acquire("other", ["b"], [], 1))
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    waiting.cancel()
+    other.cancel()
 
 
 async def test_interactive_work_goes_first() -> None:

@@ -3,10 +3,12 @@
 import asyncio
 from typing import Any
 
+import pytest
 import uvloop
 
 from tests.unit.test_pool import _pool
 from tts_actors.backends.pool import BackendPool
+from tts_actors.cluster import leases as module
 from tts_actors.cluster.leases import RemoteLeases
 from tts_actors.models import Attempt, Priority
 
@@ -37,5 +39,32 @@ def test_calls_that_end_in_the_same_turn_are_reported_together() -> None:
             leases.release(lease, Attempt("a", "ok", 5))
         await asyncio.sleep(0.05)
         assert await pool.in_flight() == {"a": 0}
+
+    uvloop.run(scenario())
+
+
+def test_a_long_job_that_passes_its_leases_on_brings_them_back_when_another_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "REUSE_SECONDS", 3_600.0)  # by itself none would come back
+
+    async def lane(leases: RemoteLeases, job_id: str, calls: int, priority: Priority) -> None:
+        for _ in range(calls):
+            lease = await leases.acquire(job_id, usable=["a"], avoid=[], priority=priority)
+            await asyncio.sleep(0.002)
+            leases.release(lease, Attempt("a", "ok", 2))
+
+    async def scenario() -> None:
+        pool = _pool({"a": 4})
+        book, short = RemoteLeases(_Near(pool)), RemoteLeases(_Near(pool))
+        lanes = [asyncio.create_task(lane(book, "book", 1_000_000, Priority.BATCH)) for _ in range(16)]
+        while (await pool.in_flight())["a"] < 4:  # noqa: ASYNC110 - the pool has no such event
+            await asyncio.sleep(0.001)
+        async with asyncio.timeout(20):
+            for priority in (Priority.BATCH, Priority.INTERACTIVE):
+                await asyncio.gather(*(lane(short, "short", 1, priority) for _ in range(3)))
+        assert not any(task.done() for task in lanes), "the long job goes on"
+        for task in lanes:
+            task.cancel()
 
     uvloop.run(scenario())

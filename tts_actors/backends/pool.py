@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import secrets
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -44,6 +44,8 @@ class _Waiter:
     avoid: frozenset[str]
     future: asyncio.Future[list[Lease]]
     granted: list[Lease] = field(default_factory=list)
+    called_back: set[str] = field(default_factory=set)
+    """Jobs that have been told to bring leases back for this one."""
 
 
 class BackendPool:
@@ -77,6 +79,7 @@ class BackendPool:
         self._tokens = itertools.count(1)
         self._held: dict[str, dict[str, asyncio.TimerHandle]] = {name: {} for name in self._gauges}
         self._holders: dict[str, str] = {}
+        self._leases_of: Counter[str] = Counter()
         # Per priority: the jobs that wait, in turn, each with its requests.
         self._waiting: dict[Priority, OrderedDict[str, deque[_Waiter]]] = {
             priority: OrderedDict() for priority in (Priority.INTERACTIVE, Priority.BATCH)
@@ -93,7 +96,8 @@ class BackendPool:
         priority: Priority = Priority.INTERACTIVE,
         known: str | None = None,
     ) -> list[Lease]:
-        """Between one and ``wanted`` leases for backends in ``usable``; empty if none came free in time.
+        """Between one and ``wanted`` leases for backends in ``usable``; empty if none came free in time, or if
+        leases should be brought back for a job that waits and has fewer.
 
         ``avoid`` names backends that this chunk has failed on: used only while no other is well. With it the call is
         a retry and charged to the budget. ``known`` is the incarnation that the asker's leases are from: raises
@@ -106,6 +110,8 @@ class BackendPool:
         waiter = _Waiter(job_id, priority, wanted, frozenset(usable), frozenset(avoid), future)
         self._waiting[priority].setdefault(job_id, deque()).append(waiter)
         self._grant()
+        if not future.done():
+            self._even_out(waiter)
         if future.done():
             return waiter.granted
         timer = loop.call_later(MAX_WAIT_SECONDS, self._give_up, waiter)
@@ -118,6 +124,26 @@ class BackendPool:
             raise
         finally:
             timer.cancel()
+
+    def _even_out(self, came: _Waiter) -> None:
+        """Somebody has to wait: leases that go from call to call in the process of a job that has more come back."""
+        waiting = [waiter for jobs in self._waiting.values() for queue in jobs.values() for waiter in queue]
+        for other in waiting:
+            for rich, poor in ((other, came), (came, other)):
+                if self._should_bring_back(rich, poor):
+                    for waiter in waiting:
+                        waiter.called_back.add(rich.job_id)  # what comes back is for all of them
+                    self._give_up(rich)  # an empty answer says it
+
+    def _should_bring_back(self, rich: _Waiter, poor: _Waiter) -> bool:
+        """Whether the one is still to be told that the other should have some of what it has."""
+        if rich.job_id in (poor.job_id, *poor.called_back) or not rich.usable & poor.usable:
+            return False
+        much, little = self._leases_of[rich.job_id], self._leases_of[poor.job_id]
+        if rich.priority is not poor.priority:
+            return much > 0 and poor.priority is Priority.INTERACTIVE
+        # Who has none has a turn; otherwise a lease that changes hands must make it more even.
+        return much > little + 1 or much > little == 0
 
     def _give_up(self, waiter: _Waiter) -> None:
         self._withdraw(waiter)
@@ -246,6 +272,7 @@ class BackendPool:
         lease = Lease(f"{self._incarnation}-{next(self._tokens)}", backend)
         self._hold(lease)
         self._holders[lease.token] = waiter.job_id
+        self._leases_of[waiter.job_id] += 1
         self._gauges[backend].granted(retry=bool(waiter.avoid))
         return lease
 
@@ -256,8 +283,8 @@ class BackendPool:
         )
 
     def _expire(self, backend: str, token: str) -> None:
-        if self._held[backend].pop(token, None) is not None:
-            self._holders.pop(token, None)
+        if token in self._held[backend]:
+            self._drop(backend, token)
             self._grant()
 
     def _take_back(self, leases: Sequence[Lease]) -> None:
@@ -265,7 +292,11 @@ class BackendPool:
             self._drop(lease.backend, lease.token)
 
     def _drop(self, backend: str, token: str) -> None:
-        self._holders.pop(token, None)
+        job_id = self._holders.pop(token, None)
+        if job_id is not None:
+            self._leases_of[job_id] -= 1
+            if not self._leases_of[job_id]:
+                del self._leases_of[job_id]
         timer = self._held[backend].pop(token, None)
         if timer is not None:
             timer.cancel()
