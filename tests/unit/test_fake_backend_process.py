@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 
 from tts_actors.testing import FakeBackendProcess, Faults
+from tts_actors.testing.fake_backend import main
 
 TEXT = "The lamp was lit at dusk, and the keeper slept."
 SPEECH = "/v1/audio/speech"
@@ -48,11 +49,22 @@ def test_the_command_line_takes_every_fault_and_stops_on_a_signal(number: signal
         assert process.stderr.read() == b""
 
 
-def test_a_wrong_flag_is_a_usage_error() -> None:
-    command = [sys.executable, "-m", "tts_actors.testing.fake_backend", "--always", "nonsense"]
-    ended = subprocess.run(command, capture_output=True, timeout=30, check=False)
-    assert ended.returncode == 2
-    assert b"no such fault" in ended.stderr
+@pytest.mark.parametrize(
+    ("flag", "value", "says"),
+    [
+        ("--always", "nonsense", "no such fault"),
+        ("--fail-kinds", "500,nonsense", "no such fault"),
+        ("--statuses", "500", "valid number"),
+        ("--delay-ms", "long", "valid integer"),
+    ],
+)
+def test_a_wrong_flag_is_a_usage_error(capsys: pytest.CaptureFixture[str], flag: str, value: str, says: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([flag, value])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"error: {flag}: " in error
+    assert says in error
 
 
 def test_the_process_ends_when_whoever_started_it_dies() -> None:

@@ -17,7 +17,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from tts_actors.testing.faults import Faults
+from pydantic import ValidationError
+
+from tts_actors.testing.faults import NAMED_FAULTS, Faults
 from tts_actors.testing.server import FakeBackend, running_backend
 
 __all__ = ["FakeBackend", "main", "running_backend"]
@@ -25,7 +27,15 @@ __all__ = ["FakeBackend", "main", "running_backend"]
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line; returns when the server was stopped."""
-    parser = argparse.ArgumentParser(prog="python -m tts_actors.testing.fake_backend", description="fault server")
+    parser = argparse.ArgumentParser(
+        prog="tts-actors fake-backend",
+        usage="%(prog)s [options]",
+        description="A speech server that fails on request.",
+        epilog="\n".join(
+            ["faults: a status from 400 to 599, or", *(f"  {n:<12}{what}" for n, what in NAMED_FAULTS.items())]
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--port", type=int, default=0, help="0: a free one")
     parser.add_argument("--exit-with-stdin", action="store_true", help="stop when standard input closes")
     for name, field in Faults.model_fields.items():
@@ -34,8 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     port, exit_with_stdin = options.pop("port"), options.pop("exit_with_stdin")
     try:
         faults = Faults.model_validate({name: _flag_value(name, text) for name, text in options.items()})
-    except ValueError as problem:
-        parser.error(str(problem))
+    except ValidationError as problem:
+        wrong = problem.errors()[0]
+        parser.error(f"--{str(wrong['loc'][0]).replace('_', '-')}: {wrong['msg'].removeprefix('Value error, ')}")
     asyncio.run(_serve(faults, port, exit_with_stdin=exit_with_stdin))
 
 
@@ -44,7 +55,7 @@ def _flag_value(name: str, text: str) -> Any:
     if name == "fail_kinds":
         return text.split(",")
     if name == "statuses":
-        return dict(pair.split("=", 1) for pair in text.split(","))
+        return dict(pair.partition("=")[::2] for pair in text.split(","))
     return int(text) if text.isascii() and text.isdigit() else text
 
 

@@ -76,10 +76,12 @@ class Faults(BaseModel):
         None, ge=1, description="of a longer text only so many characters are spoken, in a well-formed answer"
     )
     statuses: dict[ErrorStatus, Probability] = Field(
-        default_factory=dict, description="error statuses with the probability of each"
+        default_factory=dict, description="error statuses with the probability of each (500=0.1,429=0.05)"
     )
     fail_rate: Probability = Field(0.0, description="probability of a fault out of fail_kinds")
-    fail_kinds: list[FaultName] = Field(default_factory=lambda: ["500"], min_length=1)
+    fail_kinds: list[FaultName] = Field(
+        default_factory=lambda: ["500"], min_length=1, description="faults of fail_rate (500,hang)"
+    )
     text_markers: bool = Field(
         True,
         description="[[fault:NAME]] in a text always fails it, [[fault:NAME*3]] three times; [[delay:MS]] adds delay",
