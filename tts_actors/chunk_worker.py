@@ -41,9 +41,10 @@ T = TypeVar("T")
 STORE_RETRY_SECONDS = 1.0
 """Pause between two tries to store a clip while the clip store is away; the spoken take is kept meanwhile."""
 
-LINGER_SECONDS = 0.01
+LINGER_SECONDS = 0.03
 """How long results wait for company before they are yielded: the event loop stands still while Ray takes them (0.6 ms),
-and each arrival becomes a commit. A slice's first result does not wait: somebody may be listening."""
+and each arrival becomes a commit. A slice's first result does not wait, for somebody may be listening, nor do its last
+ones."""
 
 log = structlog.get_logger()
 

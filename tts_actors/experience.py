@@ -113,6 +113,8 @@ class Experience:
 
 def letters_of(text: str) -> int:
     """Letters and digits in ``text``, wide ones counted as what they are spoken as."""
+    if text.isascii():
+        return sum(map(str.isalnum, text))
     return sum(
         WIDE_LETTERS if unicodedata.east_asian_width(character) in "WF" else 1
         for character in text

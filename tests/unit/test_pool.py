@@ -235,6 +235,25 @@ async def test_news_of_a_lease_that_was_passed_on_is_learnt_and_the_lease_stays_
     assert (figures.in_flight, figures.p50_ms, figures.p95_ms) == (1, 10, 10)
 
 
+async def test_each_call_that_a_lease_is_passed_on_to_earns_its_share_of_a_retry() -> None:
+    pool = _pool({"a": 100})
+    spent = await pool.acquire("job-1", ["a"], ["a"], 100)
+    await pool.release([_report(spent[0], returned=False)] * 10)  # ten first calls earn two retries
+    assert len(await pool.acquire("job-1", ["a"], ["a"], 100)) == 2
+
+
+async def test_leases_that_are_too_many_by_now_are_called_back() -> None:
+    pool = _pool({"a": 8})
+    held = await pool.acquire("job-1", ["a"], [], 8)
+    waiting = asyncio.create_task(pool.acquire("job-1", ["a"], [], 4))
+    await asyncio.sleep(0.01)
+    await pool.release([_report(lease, returned=False) for lease in held])
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    await pool.release([_report(held[0], "status", 503)])
+    assert await waiting == []
+
+
 async def test_a_new_pool_wants_to_know_what_its_predecessor_handed_out() -> None:
     old, new = _pool({"a": 3}), _pool({"a": 3})
     held = await old.acquire("job-1", ["a"], [], 2)

@@ -68,3 +68,28 @@ def test_a_long_job_that_passes_its_leases_on_brings_them_back_when_another_wait
             task.cancel()
 
     uvloop.run(scenario())
+
+
+def test_a_repeated_call_does_not_wait_until_its_own_jobs_calls_are_through_with_their_leases(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "REUSE_SECONDS", 3_600.0)
+
+    async def lane(leases: RemoteLeases) -> None:
+        while True:
+            lease = await leases.acquire("book", usable=["a"], avoid=[], priority=Priority.BATCH)
+            await asyncio.sleep(0.002)
+            leases.release(lease, Attempt("a", "ok", 2))
+
+    async def scenario() -> None:
+        pool = _pool({"a": 4})
+        leases = RemoteLeases(_Near(pool))
+        lanes = [asyncio.create_task(lane(leases)) for _ in range(6)]
+        while (await pool.in_flight())["a"] < 4:  # noqa: ASYNC110 - the pool has no such event
+            await asyncio.sleep(0.001)
+        async with asyncio.timeout(20):
+            await leases.acquire("book", usable=["a"], avoid=["a"], priority=Priority.BATCH)
+        for task in lanes:
+            task.cancel()
+
+    uvloop.run(scenario())

@@ -159,7 +159,18 @@ class BackendPool:
             gauge.learn(report.attempt)
             if report.returned:
                 self._drop(report.attempt.backend, report.token)
+            else:
+                gauge.granted(retry=False)  # it went on to the next call
         self._grant()
+        self._call_back_surplus()
+
+    def _call_back_surplus(self) -> None:
+        """Where more leases are out than a backend may have by now, those that go from call to call come back."""
+        for name, held in self._held.items():
+            if len(held) > self._gauges[name].limit:
+                for waiter in [w for jobs in self._waiting.values() for queue in jobs.values() for w in queue]:
+                    if name in waiter.usable and self._leases_of[waiter.job_id]:
+                        self._give_up(waiter)
 
     async def adopt(self, leases: Sequence[Lease]) -> str:
         """Count leases that this incarnation has not handed out, and whose calls are running; returns its name."""
