@@ -150,6 +150,11 @@ class JobBody(BaseModel):
     lexicon: Annotated[list[LexiconEntry], Field(max_length=MAX_ENTRIES)] = []
     loudness: Loudness = Loudness.AUTO
 
+    @property
+    def names_format(self) -> bool:
+        """If the caller said which file is wanted: then one will be asked for."""
+        return "response_format" in self.model_fields_set
+
     def request(self) -> SpeechRequest:
         """The job's request; raises :class:`InvalidRequest` for a format that cannot be written and bad text."""
         require_format(self.response_format)

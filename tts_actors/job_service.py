@@ -15,6 +15,7 @@ import structlog
 
 from tts_actors import metrics, tracing
 from tts_actors.admission import Admission, check_accepting
+from tts_actors.ahead import Ahead
 from tts_actors.backends.catalog import Catalog, Route
 from tts_actors.config import AppArgs
 from tts_actors.errors import (
@@ -94,6 +95,7 @@ class JobService:
         self._live = LiveAudio(store, clips, directory)
         self._starting: set[asyncio.Task[None]] = set()
         self._inputs = Inputs(store)
+        self._ahead = Ahead(store, directory, self._inputs, self._renderer, at_once=args.limits.max_active_jobs)
         self._admission = Admission(args.limits, store, now)
         self.catalog = Catalog(args.backends, args.aliases)
         self._timeouts = args.timeouts.policy()
@@ -133,8 +135,11 @@ class JobService:
         idempotency_key: str | None = None,
         request_hash: str = "",
         plan: JobPlan | None = None,
+        encode_ahead: bool = False,
     ) -> Accepted:
         """Accept a job: when this returns, it is committed. Raises before anything is stored.
+
+        With ``encode_ahead`` its file, in its format, is encoded while it is spoken.
 
         If the id or the key names a job already, that one comes back; :class:`RequestMismatch` if its request was
         another, :class:`JobExpired` if its life is over.
@@ -179,6 +184,8 @@ class JobService:
         task = asyncio.create_task(self._start(record, activation))
         self._starting.add(task)
         task.add_done_callback(self._starting.discard)
+        if encode_ahead:
+            self._ahead.start(record)
         return Accepted(record, plan, made=True)
 
     async def _repeated(self, tenant: str, job_id: str | None, idempotency_key: str | None) -> JobRecord | None:
@@ -289,10 +296,11 @@ class JobService:
         if missing and not silence_for_gaps:
             shown = ", ".join(map(str, missing[:10])) + (" ..." if len(missing) > 10 else "")
             raise HasGaps(f"chunks {shown} are missing; gaps=silence fills them with silence", "gaps")
+        chosen = fmt or job.request.response_format
+        give_up = time.monotonic() + ENCODE_WAIT_SECONDS
+        await self._ahead.settled(job, chosen, ENCODE_WAIT_SECONDS)
         try:
-            output = await self._renderer.output(
-                job_id, segments, fmt or job.request.response_format, ENCODE_WAIT_SECONDS
-            )
+            output = await self._renderer.output(job_id, segments, chosen, max(0.0, give_up - time.monotonic()))
         except TimeoutError:
             raise NotReady("the file is being encoded", 10.0) from None
         return job, output

@@ -51,11 +51,14 @@ class News:
     results: tuple[tuple[int, ChunkResult], ...]
 
 
-async def follow(store: JobStore, directory: Directory, job: JobRecord, since: int) -> AsyncGenerator[News]:
+async def follow(
+    store: JobStore, directory: Directory, job: JobRecord, since: int, *, every_seconds: float = LINGER_SECONDS
+) -> AsyncGenerator[News]:
     """News of the job after version ``since``, at once if there are any, until it has ended.
 
-    The last news has a terminal state. Raises :class:`NotFound` when the job is deleted meanwhile and
-    :class:`JobExpired` when its life is over. A store that is away is waited for.
+    From the first chunk on they come once in ``every_seconds``. The last news has a terminal state. Raises
+    :class:`NotFound` when the job is deleted meanwhile and :class:`JobExpired` when its life is over. A store that is
+    away is waited for.
     """
     created_at_ms = job.created_at_ms
     linger_seconds = 0.0
@@ -73,7 +76,7 @@ async def follow(store: JobStore, directory: Directory, job: JobRecord, since: i
         if job.version > since:
             yield News(job, tuple(results))
             since = job.version
-            linger_seconds = LINGER_SECONDS if job.chunks_completed else 0.0
+            linger_seconds = every_seconds if job.chunks_completed else 0.0
         if job.state in TERMINAL:
             return
         await directory.wait(job.id, since, LOOK_AGAIN_SECONDS, linger_seconds=linger_seconds)

@@ -10,8 +10,10 @@ import bisect
 import hashlib
 import itertools
 import tempfile
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from typing import BinaryIO, Protocol, cast
 
 import numpy as np
@@ -20,7 +22,7 @@ from tts_actors.audio import (
     MEDIA_TYPES,
     WAV_HEADER_BYTES,
     Pcm,
-    encode_file,
+    file_encoder,
     pause_samples,
     pcm_of_wav,
     wav_header,
@@ -192,32 +194,41 @@ class Renderer:
         """
         if fmt in ("wav", "pcm"):
             return JoinedOutput(segments, fmt, self._clips)
-        etag = output_etag(segments, fmt)
-        key = f"{job_id}/outputs/{etag}.{fmt}"
+        key = _key(job_id, segments, fmt)
         size = await self._clips.size(key)
         if size is None:
             task = self._rendering.get(key)
             if task is None:
-                task = self._rendering[key] = asyncio.create_task(self._render(job_id, key, segments, fmt))
+                task = self._rendering[key] = asyncio.create_task(self.render(job_id, segments, fmt))
                 task.add_done_callback(lambda _: self._rendering.pop(key, None))
             async with asyncio.timeout(wait_seconds):
                 size = await asyncio.shield(task)
-        return StoredOutput(key, size, fmt, etag, self._clips)
+        return StoredOutput(key, size, fmt, output_etag(segments, fmt), self._clips)
 
-    async def _render(self, job_id: str, key: str, segments: Sequence[Segment], fmt: str) -> int:
-        loop = asyncio.get_running_loop()
+    async def render(
+        self,
+        job_id: str,
+        segments: Sequence[Segment],
+        fmt: str,
+        *,
+        coming: AsyncIterable[Sequence[Segment]] | None = None,
+        executor: Callable[[], Executor | None] = lambda: None,
+    ) -> int:
+        """Encode the file and keep it; its size. One clip is in memory at a time.
 
-        def fetch(clip_key: str) -> bytes | None:
-            return asyncio.run_coroutine_threadsafe(self._clips.get(clip_key), loop).result()
-
-        with tempfile.NamedTemporaryFile(suffix=f".{fmt}") as file:
-
-            def encode() -> None:
-                encode_file(fmt, _pieces(segments, fetch), cast("BinaryIO", file))
-                file.flush()
-
-            await asyncio.to_thread(encode)
-            await self._clips.put_file(key, file.name)
+        With ``coming`` its segments are encoded as they come, and ``segments`` has them all when it has ended.
+        ``executor`` says for each segment where to encode it: None is the loop's own.
+        """
+        with tempfile.TemporaryFile() as file:  # without a name: not even a killed process leaves it behind
+            with file_encoder(fmt, cast("BinaryIO", file)) as feed:
+                async for batch in coming or _at_once(segments):
+                    for segment in batch:
+                        body = await self._clips.get(segment.clip.key) if segment.clip else None
+                        await _in_thread(executor(), partial(_feed, feed, segment, body))
+            file.flush()
+            file.seek(0)
+            key = _key(job_id, segments, fmt)
+            await self._clips.put_file(key, f"/dev/fd/{file.fileno()}")
         # Asked after the put: whoever removes a job clears its row before its files, so one of the two sees the other.
         if await self._is_gone(job_id):
             await self._clips.delete_prefix(job_id)
@@ -229,16 +240,31 @@ class Renderer:
         return size
 
 
-def _pieces(segments: Sequence[Segment], fetch: Callable[[str], bytes | None]) -> Iterator[Pcm]:
-    """The joined samples, one clip in memory at a time."""
-    for segment in segments:
-        silence = segment.pause_samples
-        if segment.clip is None:
-            silence += GAP_SAMPLES
-        else:
-            yield pcm_of_wav(checked_clip(segment, fetch(segment.clip.key)))
-        if silence:
-            yield np.zeros(silence, np.int16)
+def _key(job_id: str, segments: Sequence[Segment], fmt: str) -> str:
+    return f"{job_id}/outputs/{output_etag(segments, fmt)}.{fmt}"
+
+
+async def _at_once(segments: Sequence[Segment]) -> AsyncGenerator[Sequence[Segment]]:
+    yield segments
+
+
+def _feed(feed: Callable[[Pcm], None], segment: Segment, body: bytes | None) -> None:
+    silence = segment.pause_samples
+    if segment.clip is None:
+        silence += GAP_SAMPLES
+    else:
+        feed(pcm_of_wav(checked_clip(segment, body)))
+    if silence:
+        feed(np.zeros(silence, np.int16))
+
+
+async def _in_thread(executor: Executor | None, work: Callable[[], None]) -> None:
+    """Returns, or is cancelled, only when ``work`` has ended: what it works on may be closed then."""
+    running = asyncio.get_running_loop().run_in_executor(executor, work)
+    try:
+        await asyncio.shield(running)
+    finally:
+        await asyncio.wait({running})
 
 
 async def chunk_pcm(segment: Segment, clips: ClipStore) -> bytes:

@@ -69,7 +69,12 @@ def _add_creation(router: APIRouter, service: JobService, figures: Figures) -> N
         if dry_run:
             return await _dry_run(service, body, figures)
         accepted = await service.create(
-            tenant, body.request(), body.input, idempotency_key=idempotency_key, request_hash=_hash(body)
+            tenant,
+            body.request(),
+            body.input,
+            idempotency_key=idempotency_key,
+            request_hash=_hash(body),
+            encode_ahead=body.names_format,
         )
         return _accepted(accepted.job, 202 if accepted.made else 200)
 
@@ -77,7 +82,14 @@ def _add_creation(router: APIRouter, service: JobService, figures: Figures) -> N
     async def put(client_id: Job, body: JobBody, tenant: Tenant) -> Any:
         if not JOB_ID.match(client_id):
             raise InvalidRequest("client_id: 3 to 64 of A-Z a-z 0-9 . _ -", "client_id")
-        accepted = await service.create(tenant, body.request(), body.input, job_id=client_id, request_hash=_hash(body))
+        accepted = await service.create(
+            tenant,
+            body.request(),
+            body.input,
+            job_id=client_id,
+            request_hash=_hash(body),
+            encode_ahead=body.names_format,
+        )
         return _accepted(accepted.job, 202 if accepted.made else 200)
 
 

@@ -11,6 +11,7 @@ from tts_actors.audio.encoders import (
     OUTPUT_FORMATS,
     StreamEncoder,
     encode_file,
+    file_encoder,
     open_encoder,
     require_format,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "check_take",
     "decode_take",
     "encode_file",
+    "file_encoder",
     "open_encoder",
     "pause_samples",
     "pcm_of_wav",

@@ -6,7 +6,8 @@ than what its codec has not finished, however long the output is. It must not kn
 """
 
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any, BinaryIO, Protocol
 
@@ -84,38 +85,50 @@ def require_format(fmt: str, field: str = "response_format") -> None:
 
 
 def encode_file(fmt: str, pieces: Iterable[Pcm], out: BinaryIO) -> None:
-    """Write a finished output to ``out``, a seekable file at its position 0: headers carry true lengths.
+    """Write a finished output to ``out``, all of it; see :func:`file_encoder`."""
+    with file_encoder(fmt, out) as feed:
+        for pcm in pieces:
+            feed(pcm)
 
-    FLAC also gets the MD5 of its samples. ``InvalidRequest`` for an unknown ``fmt``, before anything is
-    written; ``ValueError`` if ``out`` is not at its start. ``out`` stays open.
+
+@contextmanager
+def file_encoder(fmt: str, out: BinaryIO) -> Iterator[Callable[[Pcm], None]]:
+    """What takes the pieces of a finished output, which is whole in ``out`` once the block has ended well.
+
+    ``out`` is a seekable file at its position 0, and stays open: headers carry true lengths, and FLAC gets the MD5 of
+    its samples. ``InvalidRequest`` for an unknown ``fmt``, before anything is written; ``ValueError`` if ``out`` is not
+    at its start. How the samples are cut into pieces makes no difference to the bytes.
     """
     require_format(fmt)
     if out.tell() != 0:
         raise ValueError("an output file is written from its start")
+    samples = 0
     if fmt == "flac":
-        _encode_flac_file(pieces, out)
+        with soundfile.SoundFile(out, "w", SAMPLE_RATE_HZ, 1, subtype="PCM_16", format="FLAC") as file:
+
+            def keep(pcm: Pcm) -> None:
+                nonlocal samples
+                require_pcm(pcm)
+                file.write(pcm)
+                samples += pcm.size
+
+            yield keep
+            if samples == 0:
+                file.write(_ONE_SILENT_SAMPLE)
         return
     encoder = open_encoder(fmt)
-    samples = 0
-    for pcm in pieces:
+
+    def feed(pcm: Pcm) -> None:
+        nonlocal samples
         out.write(encoder.feed(pcm))
         samples += pcm.size
+
+    yield feed
     out.write(encoder.finish())
     if fmt == "wav":
         out.seek(0)
         out.write(wav_header(samples))
         out.seek(0, io.SEEK_END)
-
-
-def _encode_flac_file(pieces: Iterable[Pcm], out: BinaryIO) -> None:
-    samples = 0
-    with soundfile.SoundFile(out, "w", SAMPLE_RATE_HZ, 1, subtype="PCM_16", format="FLAC") as file:
-        for pcm in pieces:
-            require_pcm(pcm)
-            file.write(pcm)
-            samples += pcm.size
-        if samples == 0:
-            file.write(_ONE_SILENT_SAMPLE)
 
 
 def _refusal(fmt: str, field: str) -> InvalidRequest:
