@@ -22,6 +22,7 @@ ROLES = {
     "HAProxy": "proxy",
     "haproxy": "proxy",
     "ServeReplica:engine": "engine",
+    "ServeReplica:peer": "peer",
     "raylet": "Ray itself",
     "gcs_server": "Ray itself",
 }
