@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import NotPossible, Report
-from benchmarks.service import open_session, running, stub_stage
+from benchmarks.service import engine_config, open_session, running, stub_stage
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Group:
 
 @asynccontextmanager
 async def _engine_stage():  # type: ignore[no-untyped-def]
-    with running() as (url, pid, folder):
+    with running(engine_config()) as (url, pid, folder):
         async with open_session() as session:
             yield session, url, pid, folder
 
@@ -58,6 +58,7 @@ GROUPS = {
     "engine": Group(("whole_book",), _engine_stage),
     "alone": Group(("split_growth",), _no_stage),
     "history": Group(("many_jobs", "bare_actors", "scrape", "active_jobs"), _stub_stage, extra=True),
+    "engine_haproxy": Group((), _engine_stage, haproxy=("whole_book",), extra=True),
     "extra": Group(("flaky_backends", "good_speech", "pool", "long_job", "turns", "nodes"), _no_stage, extra=True),
 }
 LIMIT_SECONDS = 300.0

@@ -81,16 +81,18 @@ class Stage:
 
     async def rest(self) -> None:
         """Until warm actors are there again: seen by the service's processes having nothing to do."""
-        give_up = time.monotonic() + MOST_SECONDS
-        await asyncio.sleep(REFILL_SECONDS)
-        used, before = LOOK_SECONDS, self._cpu_seconds()
-        while used > LOOK_SECONDS * QUIET and time.monotonic() < give_up:
-            await asyncio.sleep(LOOK_SECONDS)
-            now = self._cpu_seconds()
-            used, before = now - before, now
+        await rest(self.pid)
 
-    def _cpu_seconds(self) -> float:
-        return sum(cpu_seconds(self.pid).values())
+
+async def rest(pid: int) -> None:
+    """Until the service's processes have nothing to do; it starts actors for the next jobs when a job is over."""
+    give_up = time.monotonic() + MOST_SECONDS
+    await asyncio.sleep(REFILL_SECONDS)
+    used, before = LOOK_SECONDS, sum(cpu_seconds(pid).values())
+    while used > LOOK_SECONDS * QUIET and time.monotonic() < give_up:
+        await asyncio.sleep(LOOK_SECONDS)
+        now = sum(cpu_seconds(pid).values())
+        used, before = now - before, now
 
 
 def free_port() -> int:
@@ -121,6 +123,13 @@ def stub_config(backend_url: str, *, concurrency: int = CONCURRENCY) -> dict[str
         "auth": {"allow_open_network": True},
     }
     document["applications"] = [service, PEER]
+    return dict(document)
+
+
+def engine_config() -> dict[str, Any]:
+    """``serve_config.yaml`` as it is, but that HAProxy may listen where loopback is the only interface."""
+    document = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
+    document["applications"][0]["args"]["auth"] = {"allow_open_network": True}
     return dict(document)
 
 
