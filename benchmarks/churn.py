@@ -29,7 +29,7 @@ async def measure(stage: Stage, report: Report) -> None:
     async def bare() -> float:
         return float((await stage.post(f"{stage.peer}/actors?count={count}&at_once={AT_ONCE}", {}))["rate"])
 
-    found = await rounds(report.count(5), {"bare": bare, "jobs": jobs}, pause=stage.rest, warm=report.count(1, quick=0))
+    found = await rounds(report.count(5), {"bare": bare, "jobs": jobs}, pause=stage.rest, warm=0)
     report.row(f"bare Ray: named actors made, called and ended, {AT_ONCE} at once", found["bare"], "/s")
     report.row(f"small jobs from POST to completed, {AT_ONCE} at once", found["jobs"], "/s")
     report.row("small jobs: rate over bare Ray's", ratios(found["jobs"], found["bare"]), "x", at_least=0.9)
