@@ -5,6 +5,7 @@ import time
 
 from benchmarks.harness import Report, milliseconds, ratios, rounds, timed
 from benchmarks.peers.direct import direct_calls
+from benchmarks.peers.one_process import job_in_one_process, one_process
 from benchmarks.service import CONCURRENCY, SENTENCE, Stage
 
 CHUNKS = 40
@@ -16,17 +17,22 @@ INITIATE = {"text": SENTENCE * CHUNKS, "voiceId": "default", "model": "stub", "s
 
 async def measure(stage: Stage, report: Report) -> None:
     """Run and report."""
-    found = await rounds(
-        report.count(5),
-        {
-            "direct": lambda: direct_calls(stage, CHUNKS, CONCURRENCY),
-            "nothing": lambda: timed(stage.get(f"{stage.peer}/nothing")),
-            "job": lambda: _job(stage),
-            "live": lambda: _live(stage),
-        },
-    )
+    async with one_process(stage.backend.url) as local:
+        found = await rounds(
+            report.count(5),
+            {
+                "direct": lambda: direct_calls(stage, CHUNKS, CONCURRENCY),
+                "inside": lambda: job_in_one_process(local, SENTENCE * CHUNKS),
+                "nothing": lambda: timed(stage.get(f"{stage.peer}/nothing")),
+                "job": lambda: _job(stage),
+                "live": lambda: _live(stage),
+            },
+        )
     report.row("the 40 calls made directly by a script", milliseconds(found["direct"]), " ms")
+    report.row("the job in one process: text to last sample", milliseconds(found["inside.file"]), " ms")
     report.row("an empty deployment answers in", milliseconds(found["nothing"]), " ms")
+    floor = [sum(each) for each in zip(found["inside.file"], found["nothing"], found["nothing"], strict=True)]
+    report.row("the floor: that and two empty requests, over the ideal", ratios(floor, IDEAL_SECONDS), "x")
     report.row("POST to its answer", milliseconds(found["job.initiate"]), " ms")
     report.row("POST to job completed", milliseconds(found["job.completed"]), " ms")
     report.row("POST to all 40 chunks read as one file", milliseconds(found["job.file"]), " ms")

@@ -1,11 +1,12 @@
 """2,000 chunks of 200 ms, 64 in flight: the service, Celery with Redis, and a plain script, turn by turn. [aim 2]"""
 
 import time
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 
 from benchmarks.harness import Contender, NotPossible, Report, ratios, rounds
 from benchmarks.peers.celery_peer import CeleryPeer, celery_peer
 from benchmarks.peers.direct import direct_calls
+from benchmarks.peers.one_process import job_in_one_process, one_process
 from benchmarks.service import CONCURRENCY, SENTENCE, Stage
 
 CHUNKS = 2_000
@@ -22,7 +23,9 @@ async def measure(stage: Stage, report: Report) -> None:
         "job": lambda: _job(stage, text),
         "direct": lambda: direct_calls(stage, calls, CONCURRENCY),
     }
-    with ExitStack() as peers:
+    async with AsyncExitStack() as peers:
+        local = await peers.enter_async_context(one_process(stage.backend.url))
+        contenders["inside"] = lambda: job_in_one_process(local, text)
         stage.backend.clear_calls()
         await _job(stage, text[: len(text) // 10])
         most = stage.backend.stats()["max_in_flight"]
@@ -33,6 +36,7 @@ async def measure(stage: Stage, report: Report) -> None:
         found = await rounds(report.count(5), contenders, warm=0)
         alone = ratios(found["direct"], calls * DELAY_SECONDS / CONCURRENCY)
         report.row(f"a script, {calls:,} calls: over the ideal", alone, "x")
+        report.row("the job in one process: over the ideal", ratios(found["inside.completed"], ideal), "x")
         over = ratios(found["job.spoken"], ideal)
         report.row(f"the service, POST to completed: over the ideal {ideal:.2f} s", over, "x", at_most=1.06)
         report.row("one file of it, read over HTTP", found["job.file"], " s")
@@ -42,7 +46,7 @@ async def measure(stage: Stage, report: Report) -> None:
     report.row("most calls in flight, counted by the backend", most, at_most=CONCURRENCY)
 
 
-def _celery(stage: Stage, report: Report, peers: ExitStack) -> CeleryPeer | None:
+def _celery(stage: Stage, report: Report, peers: AsyncExitStack) -> CeleryPeer | None:
     """The peer, running; without Redis the others are measured all the same."""
     try:
         return peers.enter_context(celery_peer(stage.backend.url, CONCURRENCY, stage.folder))
