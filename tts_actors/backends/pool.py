@@ -127,23 +127,25 @@ class BackendPool:
 
     def _even_out(self, came: _Waiter) -> None:
         """Somebody has to wait: leases that go from call to call in the process of a job that has more come back."""
-        waiting = [waiter for jobs in self._waiting.values() for queue in jobs.values() for waiter in queue]
-        for other in waiting:
+        for other in [waiter for waiter in self._all_waiting() if waiter.job_id != came.job_id]:
             for rich, poor in ((other, came), (came, other)):
                 if self._should_bring_back(rich, poor):
-                    for waiter in waiting:
+                    for waiter in self._all_waiting():
                         waiter.called_back.add(rich.job_id)  # what comes back is for all of them
                     self._give_up(rich)  # an empty answer says it
 
+    def _all_waiting(self) -> list[_Waiter]:
+        return [waiter for jobs in self._waiting.values() for queue in jobs.values() for waiter in queue]
+
     def _should_bring_back(self, rich: _Waiter, poor: _Waiter) -> bool:
         """Whether the one is still to be told that the other should have some of what it has."""
-        if rich.job_id in (poor.job_id, *poor.called_back) or not rich.usable & poor.usable:
-            return False
         much, little = self._leases_of[rich.job_id], self._leases_of[poor.job_id]
-        if rich.priority is not poor.priority:
-            return much > 0 and poor.priority is Priority.INTERACTIVE
-        # Who has none has a turn; otherwise a lease that changes hands must make it more even.
-        return much > little + 1 or much > little == 0
+        if rich.priority is poor.priority:
+            # Who has none has a turn; otherwise a lease that changes hands must make it more even.
+            due = much > little + 1 or much > little == 0
+        else:
+            due = much > 0 and poor.priority is Priority.INTERACTIVE
+        return due and rich.job_id not in poor.called_back and not rich.usable.isdisjoint(poor.usable)
 
     def _give_up(self, waiter: _Waiter) -> None:
         self._withdraw(waiter)
@@ -168,7 +170,7 @@ class BackendPool:
         """Where more leases are out than a backend may have by now, those that go from call to call come back."""
         for name, held in self._held.items():
             if len(held) > self._gauges[name].limit:
-                for waiter in [w for jobs in self._waiting.values() for queue in jobs.values() for w in queue]:
+                for waiter in self._all_waiting():
                     if name in waiter.usable and self._leases_of[waiter.job_id]:
                         self._give_up(waiter)
 
