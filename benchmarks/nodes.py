@@ -32,7 +32,7 @@ def _measure(report: Report) -> None:
     rates: dict[int, list[float]] = {}
     with running_cluster(NODES[0]) as cluster:
         for nodes in NODES:
-            cluster.wait_for_nodes([cluster.add_worker() for _ in range(nodes - len(cluster.workers))])
+            cluster.fill(nodes)
             _deploy(cluster, nodes)
             _jobs(cluster, nodes, chunks=CALLS)  # so many processes have started and stay for the next
             rates[nodes] = []

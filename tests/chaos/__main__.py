@@ -1,6 +1,6 @@
 """``python -m tests.chaos [ROW ...]``: the named faults, or all of them; one line each, exit code 1 if any fails.
 
-``python -m tests.chaos nodes [REMOVALS]`` is the table of a cluster of several nodes.
+``python -m tests.chaos nodes [ROW ...]`` is the table of a cluster of several nodes.
 """
 
 import os
@@ -22,7 +22,7 @@ from tts_actors.testing import FakeBackendProcess
 def main(names: list[str]) -> int:
     """Run the faults on one service; returns the exit code."""
     if names and names[0] == "nodes":
-        return nodes.main(*map(int, names[1:2]))
+        return nodes.main(names[1:])
     if unknown := [name for name in names if name not in FAULTS]:
         print(f"error: no fault {unknown[0]!r}; there are: {', '.join(FAULTS)}, nodes", file=sys.stderr)
         return 2

@@ -1,15 +1,18 @@
 """What befalls a cluster of several nodes: a node is lost, a node falls silent, the service is deployed anew.
 
-``python -m tests.chaos nodes [REMOVALS]`` prints one line each, 20 lost nodes by default.
+``python -m tests.chaos nodes [ROW ...]`` prints one line each: ``lost``, ``silent``, ``deploy``, or ``lost=20`` for
+twenty of them, in the order given; without rows twenty lost nodes, three silent ones and three deployments.
 """
 
 import contextlib
+import math
 import signal
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import requests
 
@@ -18,13 +21,19 @@ from tests.chaos.stage import story, until
 from tests.chaos.trial import HEAD, Report, Undisturbed, run
 from tests.integration.ray_cluster import Cluster, Node, running_cluster
 
-NODES, REMOVALS = 3, 20
+NODES = 3
 JOBS, SENTENCES = 4, 48
 DELAY_MS = 800
 """So long that a job runs for some seconds on the twelve calls at once that all jobs share."""
 
 UPDATE_SENTENCES, UPDATE_DELAY_MS = 64, 4_000
 """Jobs of a minute and a half: a deployment takes some 30 s on two cores."""
+
+LIMITS = {"spare_actors": JOBS}
+"""All jobs begin at once: on a busy machine an actor takes ten seconds to start."""
+
+RETENTION = {"retire_after_seconds": 120}
+"""The actor of a job that has ended meanwhile still tells where the job ran."""
 
 SILENT_SECONDS = 90.0
 """A node that closes no connection is noticed by Ray's health checks alone."""
@@ -70,13 +79,18 @@ def _read_meanwhile(cluster: Cluster, strike_texts: dict[str, str], notes: list[
         notes.append(reader.stop())
 
 
+def config(cluster: Cluster) -> dict[str, Any]:
+    """What is deployed before the faults."""
+    return cluster.config(limits=LIMITS, retention=RETENTION)
+
+
 def _jobs_under_way(cluster: Cluster, sentences: int = SENTENCES, delay_ms: int = DELAY_MS) -> dict[str, str]:
     """Running jobs, their actors and chunk workers on more than one node."""
     cluster.backend.set_faults(delay_ms=delay_ms)
     texts = {cluster.create(text): text for text in (story(n, sentences) for n in range(JOBS))}
     until(lambda: all(row.chunks_completed >= 3 for row in cluster.rows(list(texts))), "three chunks of each are done")
-    places = cluster.places(list(texts))  # those that have ended by now included: their actors stay for a while
-    assert len(places) == JOBS, "an actor is on the head"
+    places = cluster.places(list(texts))
+    assert len(places) == JOBS, f"of {JOBS} actors only {len(places)} are on workers"
     assert len(set(places.values())) > 1, "all actors are on one node"
     assert set(cluster.at_work()) <= set(places.values()), "chunk workers are elsewhere than their jobs' actors"
     return texts
@@ -109,6 +123,7 @@ def lose_a_node(cluster: Cluster) -> Strike:
     with _read_meanwhile(cluster, texts, notes):
         until(lambda: _all_go_on(cluster, strike), "all jobs go on")
         strike.resumed_at = time.monotonic()
+        cluster.add_worker()  # in the place of the lost one
         until(lambda: not cluster.rows(), "all jobs have ended")
     strike.note = f"{jobs} of {len(ids)} jobs ran there; {notes[0]}"
     return strike
@@ -145,7 +160,8 @@ def deploy_anew(cluster: Cluster) -> Strike:
     texts = _jobs_under_way(cluster, UPDATE_SENTENCES, UPDATE_DELAY_MS)
     ids, notes = list(texts), list[str]()
     before, stored = cluster.rows(ids), cluster.clips(ids)
-    changed = cluster.config(retention={"retire_after_seconds": int(time.monotonic()) % 1_000 + 1})
+    seconds_kept = RETENTION["retire_after_seconds"] + int(time.monotonic()) % 1_000
+    changed = cluster.config(limits=LIMITS, retention={"retire_after_seconds": seconds_kept})
     with _read_meanwhile(cluster, texts, notes):
         seconds = cluster.deploy(changed, typed=True)
         up_at = time.monotonic()
@@ -163,34 +179,49 @@ def deploy_anew(cluster: Cluster) -> Strike:
     return strike
 
 
-def main(removals: int = REMOVALS) -> int:
-    """The update, the silent node and so many lost ones on one cluster; returns the exit code."""
+KINDS: dict[str, tuple[str, Callable[[Cluster], Strike], int]] = {
+    "lost": ("node-lost", lose_a_node, 20),
+    "silent": ("node-silent", silence_a_node, 3),
+    "deploy": ("serve-deploy", deploy_anew, 3),
+}
+"""Name of the row, what happens, and how often if all is asked for."""
+
+
+def main(rows: list[str]) -> int:
+    """The rows on one cluster, then their sums; returns the exit code."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave no cluster behind
-    failed, started, resumed = 0, time.monotonic(), []
+    asked = [row.partition("=") for row in rows or [f"{kind}={times}" for kind, (*_, times) in KINDS.items()]]
+    if unknown := [kind for kind, equal, times in asked if kind not in KINDS or bool(equal) != times.isdigit()]:
+        print(f"error: no row {unknown[0]!r}; there are: {', '.join(KINDS)}, or KIND=TIMES", file=sys.stderr)
+        return 2
+    started = time.monotonic()
+    reports: list[Report] = []
     with running_cluster(NODES) as cluster:
-        cluster.deploy(cluster.config())
+        cluster.deploy(config(cluster))
         undisturbed = Undisturbed(cluster)
         print(HEAD, flush=True)
-        faults = [
-            ("serve-deploy", deploy_anew),
-            ("node-silent", silence_a_node),
-            *[("node-lost", lose_a_node)] * removals,
-        ]
-        for name, fault in faults:
+        for kind in [kind for kind, _, times in asked for _ in range(int(times or 1))]:
+            name, fault, _ = KINDS[kind]
             try:
-                report = run(name, fault, cluster, undisturbed)
+                reports.append(run(name, fault, cluster, undisturbed))
             except Exception as error:  # noqa: BLE001 - what could not be staged is a failure, and the others go on
-                report = Report(name, problems=[f"{type(error).__name__}: {error}"])
-            failed += bool(report.problems)
-            resumed += [report.resumed_seconds] if fault is lose_a_node else []
-            print(report, flush=True)
-            cluster.wait_for_nodes([cluster.add_worker() for _ in range(NODES - len(cluster.workers))])
-    if resumed:
-        middle = sorted(resumed)[len(resumed) // 2]
-        print(f"{len(resumed)} nodes lost: jobs went on after {middle:.1f} s (median), {max(resumed):.1f} s at most")
+                reports.append(Report(name, problems=[f"{type(error).__name__}: {error}"]))
+            print(reports[-1], flush=True)
+            cluster.fill(NODES)
+    for kind in dict.fromkeys(kind for kind, *_ in asked):
+        print(_sum([report for report in reports if report.fault == KINDS[kind][0]]))
+    failed = sum(bool(report.problems) for report in reports)
     print(f"{failed} failed; {time.monotonic() - started:.0f} s")
     return 1 if failed else 0
 
 
-if __name__ == "__main__":
-    sys.exit(main(*map(int, sys.argv[1:2])))
+def _sum(reports: list[Report]) -> str:
+    total = Report(f"{len(reports)} x {reports[0].fault}", equal=all(report.equal for report in reports))
+    for report in reports:
+        for figure in ("kills", "jobs", "lost", "twice", "again", "took_seconds"):
+            setattr(total, figure, getattr(total, figure) + getattr(report, figure))
+    resumed = sorted(report.resumed_seconds for report in reports if not math.isnan(report.resumed_seconds))
+    if resumed:
+        total.resumed_seconds = resumed[-1]
+        total.note = f"went on after {resumed[len(resumed) // 2]:.1f} s (median), {resumed[-1]:.1f} s at most"
+    return str(total)

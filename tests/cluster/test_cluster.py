@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.nodes import lose_a_node
+from tests.chaos import nodes
 from tests.chaos.trial import Undisturbed, run
 from tests.integration.ray_cluster import Cluster, DeployFailed, running_cluster
 
@@ -32,6 +32,6 @@ def test_stores_on_one_node_are_refused_by_name(cluster: Cluster, tmp_path: Path
 @pytest.mark.long
 @pytest.mark.timeout(300)
 def test_a_lost_node_loses_no_job_and_no_stored_chunk(cluster: Cluster, undisturbed: Undisturbed) -> None:
-    cluster.deploy(cluster.config())
-    report = run("node lost", lose_a_node, cluster, undisturbed)
+    cluster.deploy(nodes.config(cluster))
+    report = run("node lost", nodes.lose_a_node, cluster, undisturbed)
     assert (report.problems, report.lost, report.twice, report.equal) == ([], 0, 0, True), report

@@ -35,7 +35,7 @@ from tests.integration.service import ROOT, free_port
 from tests.unit.stores.servers import BUCKET, Postgres, running_postgres, running_s3, s3_environment
 from tts_actors.testing import FakeBackendProcess
 
-NODE_SECONDS = 90.0
+NODE_SECONDS, NODE_TRIES = 90.0, 3
 DEPLOY_SECONDS = 180.0
 OBJECT_STORE_BYTES = 100 * 2**20
 WORKERS = "ray::_synthesize_slice"
@@ -55,11 +55,15 @@ class Node:
     @property
     def started(self) -> bool:
         """Whether it has joined the cluster."""
-        return b"Ray runtime started" in (self.folder / "log").read_bytes()
+        return "Ray runtime started" in self.log()
 
     @property
     def ended(self) -> bool:
         return self.process.poll() is not None
+
+    def log(self) -> str:
+        """What ``ray start`` has said."""
+        return (self.folder / "log").read_text(errors="replace")
 
     def family(self) -> list[psutil.Process]:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -87,6 +91,10 @@ class Node:
         self.process.wait()
 
 
+def _wait_for(node: Node) -> None:
+    until(lambda: node.started or node.ended, "a node is up", NODE_SECONDS)
+
+
 class Cluster(Door):
     """A cluster and the service on it. Nothing runs before :meth:`start`, nothing is deployed before :meth:`deploy`."""
 
@@ -107,7 +115,7 @@ class Cluster(Door):
     # -- nodes ------------------------------------------------------------------------------
 
     def add_worker(self, cpus: int = 1) -> Node:
-        """Start one more worker; it has joined when the next :meth:`wait_for_nodes` returns."""
+        """Start one more worker; it has joined when the next :meth:`fill` returns."""
         node = self._start_node("worker", f"--address={self._gcs}", f"--num-cpus={cpus}")
         self.workers.append(node)
         return node
@@ -117,11 +125,18 @@ class Cluster(Door):
         self.workers.remove(node)
         node.lose()
 
-    def wait_for_nodes(self, nodes: list[Node]) -> None:
-        """Until the nodes say that they run; :class:`AssertionError` if one does not."""
-        for node in nodes:
-            until(lambda node=node: node.started or node.ended, "a node is up", NODE_SECONDS)  # type: ignore[misc]
-            assert not node.ended, (node.folder / "log").read_text(errors="replace")[-3_000:]
+    def fill(self, count: int) -> None:
+        """Start workers until so many have joined. (Ray ends a start after 30 s, and a busy machine may need more.)"""
+        for _ in range(NODE_TRIES):
+            for _ in range(count - len(self.workers)):
+                self.add_worker()
+            for node in list(self.workers):
+                _wait_for(node)
+                if node.ended:
+                    self.lose(node)
+            if len(self.workers) == count:
+                return
+        raise AssertionError(f"{count} workers do not start: {node.log()}")
 
     def _start_node(self, name: str, *options: str) -> Node:
         folder = self.folder / f"{name}{free_port()}"  # short: a socket's path is limited to 107 bytes
@@ -142,8 +157,9 @@ class Cluster(Door):
         self._gcs, self._dashboard = f"127.0.0.2:{port}", f"http://127.0.0.1:{dashboard}"
         head = ["--head", f"--port={port}", "--num-cpus=0", f"--dashboard-port={dashboard}"]
         self._head = self._start_node("head", *head, f"--ray-client-server-port={free_port()}")
-        self.wait_for_nodes([self._head])
-        self.wait_for_nodes([self.add_worker() for _ in range(workers)])
+        _wait_for(self._head)
+        assert not self._head.ended, self._head.log()
+        self.fill(workers)
 
     def stop(self) -> None:
         """End every process of the cluster."""

@@ -159,6 +159,14 @@ def test_the_replicas_fit_on_the_workers() -> None:
     assert wanted + cpus <= cpus * workers["replicas"], "one node may be away"
 
 
+def test_an_update_finds_a_node_for_its_new_replicas() -> None:
+    # Serve counts old and new replicas together: without a node for one more a new one waits, and no old one stops.
+    (workers,) = SERVICE["spec"]["rayClusterConfig"]["workerGroupSpecs"]
+    for deployment in (deployment for application in _applications() for deployment in application["deployments"]):
+        if "max_replicas_per_node" in deployment and deployment["max_surge_percent"]:
+            assert workers["minReplicas"] * deployment["max_replicas_per_node"] > deployment["num_replicas"]
+
+
 def test_everybody_may_reach_the_http_port_and_no_other() -> None:
     assert POLICY["spec"]["podSelector"] == {"matchLabels": {"app": "tts-actors"}}
     anybody = [rule for rule in POLICY["spec"]["ingress"] if "from" not in rule]
