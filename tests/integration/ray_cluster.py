@@ -37,6 +37,14 @@ from tts_actors.testing import FakeBackendProcess
 
 NODE_SECONDS, NODE_TRIES = 90.0, 3
 DEPLOY_SECONDS = 180.0
+AGENT_PORTS = (
+    "dashboard-agent-listen-port",
+    "dashboard-agent-grpc-port",
+    "metrics-export-port",
+    "runtime-env-agent-port",
+)
+"""All given: a raylet waits 15 s for ports that its agent chooses, and then ends; a busy machine needs longer."""
+
 OBJECT_STORE_BYTES = 100 * 2**20
 WORKERS = "ray::_synthesize_slice"
 
@@ -144,10 +152,10 @@ class Cluster(Door):
         address = f"127.0.0.{next(self._addresses)}"
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--node-ip-address={address}"]
         command += [f"--temp-dir={folder}", f"--object-store-memory={OBJECT_STORE_BYTES}", "--disable-usage-stats"]
-        command += [f"--dashboard-agent-listen-port={free_port()}", *options]
+        command += [f"--{name}={free_port()}" for name in AGENT_PORTS]
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
-                command, env=self.environment, cwd=folder, stdout=log, stderr=log, start_new_session=True
+                [*command, *options], env=self.environment, cwd=folder, stdout=log, stderr=log, start_new_session=True
             )
         return Node(process, folder)
 
