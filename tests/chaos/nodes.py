@@ -35,6 +35,10 @@ LIMITS = {"spare_actors": JOBS}
 RETENTION = {"retire_after_seconds": 120}
 """The actor of a job that has ended meanwhile still tells where the job ran."""
 
+LOST_SECONDS = 60.0
+"""An actor and a chunk worker have to start, both on what is left, and an actor that was just being started on the lost
+node is waited for until Ray gives the node up."""
+
 SILENT_SECONDS = 90.0
 """A node that closes no connection is noticed by Ray's health checks alone."""
 
@@ -117,7 +121,7 @@ def lose_a_node(cluster: Cluster) -> Strike:
     kills = len(node.family())
     cluster.lose(node)
     struck = time.monotonic()
-    strike = Strike(texts, cluster.rows(ids), stored, kills, struck, goes_on)
+    strike = Strike(texts, cluster.rows(ids), stored, kills, struck, goes_on, within_seconds=LOST_SECONDS)
     if promised != [row.promised for row in strike.before]:
         strike.extra.append("a deadline or a timeout moved")
     with _read_meanwhile(cluster, texts, notes):
