@@ -74,10 +74,11 @@ def test_it_is_haproxy_that_answers(service: Service) -> None:
 def test_a_long_text_is_heard_while_it_is_spoken_and_to_its_end(service: Service) -> None:
     url, body = _asked(service, WHOLE)
     with requests.post(url, json=body, stream=True, timeout=60) as answer:
-        first = next(answer.iter_content(1_000))
+        blocks = answer.iter_content(1_000)
+        first = next(blocks)
         job = answer.headers["x-tts-job-id"]
         assert service.job(job)["status"] == "in_progress"
-        heard = first + b"".join(answer.iter_content(65_536))
+        heard = first + b"".join(blocks)
     assert service.job(job, wait=60)["status"] == "completed"
     assert heard == requests.get(f"{service.url}/v1/audio/speech/jobs/{job}/audio?format=pcm", timeout=60).content
 
