@@ -4,18 +4,20 @@ In fifths that take turns, so that the drift of the machine hits both alike.
 """
 
 import time
+from collections import Counter
 from pathlib import Path
 
 import aiohttp
 
 from benchmarks.harness import ROOT, Report, rounds
 from benchmarks.peers.plain_script import PlainScript
-from benchmarks.processes import memory_mb
+from benchmarks.processes import cpu_by_role, cpu_seconds, memory_mb
 from benchmarks.service import rest
 
 FIFTH = 20_000
 STORY = ROOT / "examples" / "the_lighthouse_keeper.txt"
 WARM_CHARACTERS = 2_000
+ROLES = ("engine", "ingress", "proxy", "job actor", "chunk worker", "pool", "Ray itself")
 
 
 async def measure(session: aiohttp.ClientSession, url: str, pid: int, folder: Path, report: Report) -> None:
@@ -24,15 +26,18 @@ async def measure(session: aiohttp.ClientSession, url: str, pid: int, folder: Pa
     fifth = 2_000 if report.quick else FIFTH
     text = (story * (5 * fifth // len(story) + 2))[: 5 * fifth]
     parts = [text[start : start + fifth] for start in range(0, len(text), fifth)]
-    speaking, encoding, turn = [], [], {"service": 0, "script": 0}
+    encoding, turn = [], {"service": 0, "script": 0}
+    spent: list[Counter[str]] = []
+    script_spent: list[float] = []
 
     def part(who: str) -> str:
         turn[who] += 1
         return parts[(turn[who] - 1) % len(parts)]
 
     async def service() -> float:
+        used = cpu_seconds(pid)
         spoken, encoded = await _service(session, url, part("service"))
-        speaking.append(spoken)
+        spent.append(cpu_by_role(used, cpu_seconds(pid)))
         encoding.append(encoded)
         await rest(pid)  # the start of the next job's actor is not to fall into the script's turn
         return spoken + encoded
@@ -42,9 +47,11 @@ async def measure(session: aiohttp.ClientSession, url: str, pid: int, folder: Pa
         async def plain() -> float:
             text = part("script")
             chunks = await _chunks(session, url, text)
-            started = time.perf_counter()
+            started, used = time.perf_counter(), script.cpu_seconds()
             await script.mp3(text, chunks, folder / "plain.mp3")
-            return time.perf_counter() - started
+            took = time.perf_counter() - started
+            script_spent.append(script.cpu_seconds() - used)
+            return took
 
         await _service(session, url, story[:WARM_CHARACTERS])
         await script.mp3(story, await _chunks(session, url, story[:WARM_CHARACTERS]), folder / "plain.mp3")
@@ -55,6 +62,10 @@ async def measure(session: aiohttp.ClientSession, url: str, pid: int, folder: Pa
     report.row(f"{count}: a plain script, two processes, mp3 included", found["script"], " s")
     report.row(f"{count}: the service, POST to the last byte of the mp3", found["service"], " s")
     report.row(f"{count}: of this the rest of the mp3, when all is spoken", encoding, " s")
+    report.row(f"{count}: CPU of the script", script_spent, " s")
+    report.row(f"{count}: CPU of the service", [sum(one.values()) for one in spent], " s")
+    for who in ROLES:
+        report.row(f"{count}: of it, {who}", [one[who] for one in spent], " s")
     total = sum(found["service"]) / sum(found["script"])
     report.row(f"{len(parts) * fifth:,} characters in all: the service over the script", total, "x", at_most=1.2)
     report.row("growth of all processes' memory (PSS) over it", after - before, " MB", at_most=300)

@@ -2,10 +2,12 @@
 
 import asyncio
 import multiprocessing
+import time
 from pathlib import Path
 from typing import Self
 
 import numpy as np
+import psutil
 
 from deployments.local_tts import HibariEngine
 from tts_actors.audio import Pcm, encode_file, pause_samples, trim_and_fade
@@ -34,6 +36,11 @@ class PlainScript:
     def __exit__(self, *_: object) -> None:
         self._pool.terminate()
         self._pool.join()
+
+    def cpu_seconds(self) -> float:
+        """CPU used so far by this process, where the encoder runs, and by those of the engine."""
+        engines = [psutil.Process(process.pid).cpu_times() for process in multiprocessing.active_children()]
+        return time.process_time() + sum(times.user + times.system for times in engines)
 
     async def mp3(self, text: str, spans: list[tuple[int, int]], path: Path) -> None:
         """Speak the spans of ``text`` into one file."""
