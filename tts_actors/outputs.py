@@ -9,6 +9,7 @@ import asyncio
 import bisect
 import hashlib
 import itertools
+import shutil
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Executor
@@ -219,16 +220,20 @@ class Renderer:
         With ``coming`` its segments are encoded as they come, and ``segments`` has them all when it has ended.
         ``executor`` says for each segment where to encode it: None is the loop's own.
         """
-        with tempfile.TemporaryFile() as file:  # without a name: not even a killed process leaves it behind
+        # For the hours that a job may take the file has no name, and goes with its process however that ends. To be
+        # stored it needs one: the number of a descriptor may mean another file by the time a slow store opens it.
+        with tempfile.TemporaryFile() as file:
             with file_encoder(fmt, cast("BinaryIO", file)) as feed:
                 async for batch in coming or _at_once(segments):
                     for segment in batch:
                         body = await self._clips.get(segment.clip.key) if segment.clip else None
                         await _in_thread(executor(), partial(_feed, feed, segment, body))
-            file.flush()
             file.seek(0)
             key = _key(job_id, segments, fmt)
-            await self._clips.put_file(key, f"/dev/fd/{file.fileno()}")
+            with tempfile.NamedTemporaryFile(suffix=f".{fmt}") as named:
+                await _in_thread(executor(), partial(shutil.copyfileobj, file, named, READ_BYTES))
+                named.flush()
+                await self._clips.put_file(key, named.name)
         # Asked after the put: whoever removes a job clears its row before its files, so one of the two sees the other.
         if await self._is_gone(job_id):
             await self._clips.delete_prefix(job_id)

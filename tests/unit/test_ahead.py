@@ -104,19 +104,22 @@ async def test_who_asks_waits_for_the_encoder_that_is_at_work_which_then_hurries
         made.append(fmt)
         return await render(self, job_id, segments, fmt, **how)
 
+    go = threading.Event()
+
     def noted(*args: Any) -> None:
         threads.append(threading.current_thread().name)
+        assert go.wait(WAIT_SECONDS)
         feed(*args)
 
     monkeypatch.setattr(Renderer, "render", counted)
     monkeypatch.setattr(outputs, "_feed", noted)
-    monkeypatch.setattr(
-        ahead, "LOOK_SECONDS", 60.0
-    )  # what comes between the first chunk and the end is left to the end
-    async with _service(tmp_path) as (service, _):
+    async with _service(tmp_path, delay_ms=50) as (service, _):
         job = await _created(service)
         assert await _ended(service, job) is JobState.COMPLETED
-        assert await _audio(service.service, job)
+        asking = asyncio.create_task(_audio(service.service, job))
+        await until(lambda: service.service._ahead._wanted)
+        go.set()
+        assert await asking
         assert made == ["mp3"]
         assert threads[0].startswith("encode-ahead")
         assert not threads[-1].startswith("encode-ahead")
