@@ -59,7 +59,9 @@ GROUPS = {
     "alone": Group(("split_growth",), _no_stage),
     "history": Group(("many_jobs", "bare_actors", "scrape", "active_jobs"), _stub_stage, extra=True),
     "engine_haproxy": Group((), _engine_stage, haproxy=("whole_book",), extra=True),
-    "extra": Group(("flaky_backends", "good_speech", "pool", "long_job", "turns", "nodes"), _no_stage, extra=True),
+    "extra": Group(
+        ("first_byte", "flaky_backends", "good_speech", "pool", "long_job", "turns", "nodes"), _no_stage, extra=True
+    ),
 }
 LIMIT_SECONDS = 300.0
 """Of one measurement: none takes half of it on a quiet machine, but for those in ``SLOW``."""

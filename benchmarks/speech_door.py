@@ -24,9 +24,10 @@ async def measure(stage: Stage, report: Report) -> None:
         found = await rounds(
             report.count(8),
             {
-                "direct": lambda: _several(stage, stage.backend.url),
+                "direct": lambda: _several(stage, _door(stage.backend.url)),
                 "nothing": lambda: _nothing(stage),
-                "short": lambda: _several(stage, stage.url),
+                "relay": lambda: _several(stage, _relay(stage)),
+                "short": lambda: _several(stage, _door(stage.url)),
                 "long": lambda: _long(stage, next(numbers)),
             },
         )
@@ -36,10 +37,13 @@ async def measure(stage: Stage, report: Report) -> None:
             report.count(5),
             {
                 "nothing": lambda: rate(lambda: stage.get(f"{stage.peer}/nothing")),
-                "spoken": lambda: rate(lambda: _first_byte(stage, stage.url, SENTENCE)),
+                "relay": lambda: rate(lambda: _first_byte(stage, _relay(stage), SENTENCE)),
+                "spoken": lambda: rate(lambda: _first_byte(stage, _door(stage.url), SENTENCE)),
             },
         )
         report.row("empty deployment, 16 clients", speech["nothing"], "/s")
+        report.row("a deployment that passes the call on, 16 clients", speech["relay"], "/s")
+        report.row("its rate over the empty deployment's", ratios(speech["relay"], speech["nothing"]), "x")
         report.row("one-chunk speech, 16 clients", speech["spoken"], "/s")
         over = ratios(speech["spoken"], speech["nothing"])
         report.row("one-chunk speech: rate over the empty deployment's", over, "x", at_least=0.6, of=4)
@@ -62,6 +66,8 @@ def _say(report: Report, found: dict[str, list[float]]) -> None:
         of=3,
     )
     report.row("one-chunk speech", milliseconds(found["short"]), " ms")
+    passed = [(value - other) * 1_000 for value, other in zip(found["relay"], found["direct"], strict=True)]
+    report.row("a deployment that passes the call on: more than directly", passed, " ms")
     more = [(value - other) * 1_000 for value, other in zip(found["short"], found["direct"], strict=True)]
     report.row("one-chunk speech: more than directly, p50", more, " ms", at_most=5, of=4)
 
@@ -75,16 +81,24 @@ async def _nothing(stage: Stage) -> float:
 
 
 async def _long(stage: Stage, number: int) -> float:
-    first = await _first_byte(stage, stage.url, f"Round {number}. {SENTENCE * 39}")
+    first = await _first_byte(stage, _door(stage.url), f"Round {number}. {SENTENCE * 39}")
     await stage.rest()
     return first
+
+
+def _door(url: str) -> str:
+    return f"{url}/v1/audio/speech"
+
+
+def _relay(stage: Stage) -> str:
+    return f"{stage.peer}/relay?to={_door(stage.backend.url)}"
 
 
 async def _first_byte(stage: Stage, url: str, text: str) -> float:
     """Seconds to the first byte of audio; the rest is read too."""
     body = {"model": "stub", "input": text, "voice": "tone", "response_format": "pcm"}
     started = time.perf_counter()
-    async with stage.session.post(f"{url}/v1/audio/speech", json=body) as response:
+    async with stage.session.post(url, json=body) as response:
         assert response.status == 200, await response.text()
         await response.content.readany()
         first = time.perf_counter() - started

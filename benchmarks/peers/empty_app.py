@@ -4,8 +4,9 @@ import asyncio
 import time
 from typing import Any
 
+import aiohttp
 import ray
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from ray import serve
 
 from benchmarks.peers.bare_actor import BareActor
@@ -19,6 +20,8 @@ FIFTY_KB = bytes(50_000)
 class Peer:
     """As many replicas and requests at once as the service's ingress has in ``serve_config.yaml``."""
 
+    _session: aiohttp.ClientSession | None = None
+
     @api.get("/nothing")
     @api.post("/nothing")
     async def nothing(self) -> dict[str, Any]:
@@ -29,6 +32,15 @@ class Peer:
     async def fifty(self) -> Response:
         """The empty deployment, with an answer of 50 kB."""
         return Response(FIFTY_KB, media_type="audio/wav")
+
+    @api.post("/relay")
+    async def relay(self, request: Request, to: str) -> Response:
+        """Passes the request's body on to a speech server and its audio back, unread: the least that a service does."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        headers = {"content-type": "application/json"}
+        async with self._session.post(to, data=await request.body(), headers=headers) as answer:
+            return Response(await answer.read(), answer.status, media_type="audio/wav")
 
     @api.post("/actors")
     async def actors(self, count: int, at_once: int) -> dict[str, float]:
