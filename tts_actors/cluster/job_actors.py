@@ -8,10 +8,11 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from tts_actors import metrics
 from tts_actors.cluster.actors import HEAD_RESOURCE, actor_class
 from tts_actors.cluster.calls import answer
 from tts_actors.cluster.dispatch import RayDispatch
-from tts_actors.cluster.metrics import record_with_ray
+from tts_actors.cluster.metrics import PassedOn
 from tts_actors.cluster.names import NAMESPACE
 from tts_actors.cluster.placement import Node, Placement
 from tts_actors.errors import DirectoryUnavailable
@@ -52,7 +53,7 @@ class ActorSetup:
     def open_tools(self) -> ActorTools:
         """A job actor's tools, made in its own process."""
         configure_logs()
-        record_with_ray()
+        metrics.record_with(PassedOn(self.pool))
         if self.traces:
             self._export_traces()
         return ActorTools(

@@ -1,8 +1,11 @@
 """The backend pool as a Ray actor: a child of the directory that Ray starts again by itself."""
 
+from collections.abc import Sequence
+
 import ray
 
 from tts_actors.backends.pool import BackendPool
+from tts_actors.cluster.metrics import Value, record_passed_on, record_with_ray
 from tts_actors.config import AppArgs
 
 GRACE_SECONDS = 2.0
@@ -20,3 +23,8 @@ class PoolActor(BackendPool):
             budget_ratio=args.retry.budget_ratio,
             grace_seconds=GRACE_SECONDS if restarted else 0.0,
         )
+        record_with_ray()
+
+    async def observe(self, values: Sequence[Value]) -> None:
+        """Record what the jobs' actors measure: they do not live for long, this one does."""
+        record_passed_on(values)
