@@ -109,6 +109,14 @@ class SpeechDoor:
 
     async def _joins(self, stream: _Stream, *, repeated: bool) -> bool:
         """If the same request is heard from this stream's job: while it runs, and when the answer did not arrive."""
+        stream.listeners += 1  # whoever is about to listen: its job is not abandoned between this and its first block
+        try:
+            return await self._may_join(stream, repeated=repeated)
+        finally:
+            stream.listeners -= 1
+            self._left(stream)
+
+    async def _may_join(self, stream: _Stream, *, repeated: bool) -> bool:
         try:
             made = await asyncio.shield(stream.making)
             job = await self._service.get(stream.tenant, made.id)
