@@ -175,18 +175,21 @@ class JobService:
             raise StoreUnavailable("the fresh job id was taken: ask again", 1.0)
         if not made:
             return Accepted(_same(record, tenant, request_hash), plan, made=False)
-        metrics.record(metrics.JOBS_ACCEPTED, 1, request.priority.value)
-        given = self._inputs.keep(record, JobInput(text, plan))
-        # Accepted is accepted: the answer does not wait for the start.
+        self._begin(record, JobInput(text, plan), claim)
+        if encode_ahead:
+            self._ahead.start(record)
+        return Accepted(record, plan, made=True)
+
+    def _begin(self, record: JobRecord, given: JobInput, claim: Claim | None) -> None:
+        """Have a committed job started. Accepted is accepted: the answer does not wait for the start."""
+        metrics.record(metrics.JOBS_ACCEPTED, 1, record.request.priority.value)
+        given = self._inputs.keep(record, given)
         activation = None
         if claim is not None and record.epoch:
             activation = Activation(record, given, (), claim.lease_until_ms)
         task = asyncio.create_task(self._start(record, activation))
         self._starting.add(task)
         task.add_done_callback(self._starting.discard)
-        if encode_ahead:
-            self._ahead.start(record)
-        return Accepted(record, plan, made=True)
 
     async def _repeated(self, tenant: str, job_id: str | None, idempotency_key: str | None) -> JobRecord | None:
         """The job that an earlier request with this id or key has made; a full queue does not matter to it."""

@@ -68,29 +68,28 @@ def _add_creation(router: APIRouter, service: JobService, figures: Figures) -> N
     ) -> Any:
         if dry_run:
             return await _dry_run(service, body, figures)
-        accepted = await service.create(
-            tenant,
-            body.request(),
-            body.input,
-            idempotency_key=idempotency_key,
-            request_hash=_hash(body),
-            encode_ahead=body.names_format,
-        )
-        return _accepted(accepted.job, 202 if accepted.made else 200)
+        return await _create(service, tenant, body, idempotency_key=idempotency_key)
 
     @router.put("/{client_id}", status_code=202)
     async def put(client_id: Job, body: JobBody, tenant: Tenant) -> Any:
         if not JOB_ID.match(client_id):
             raise InvalidRequest("client_id: 3 to 64 of A-Z a-z 0-9 . _ -", "client_id")
-        accepted = await service.create(
-            tenant,
-            body.request(),
-            body.input,
-            job_id=client_id,
-            request_hash=_hash(body),
-            encode_ahead=body.names_format,
-        )
-        return _accepted(accepted.job, 202 if accepted.made else 200)
+        return await _create(service, tenant, body, job_id=client_id)
+
+
+async def _create(
+    service: JobService, tenant: str, body: JobBody, *, job_id: str | None = None, idempotency_key: str | None = None
+) -> JSONResponse:
+    accepted = await service.create(
+        tenant,
+        body.request(),
+        body.input,
+        job_id=job_id,
+        idempotency_key=idempotency_key,
+        request_hash=_hash(body),
+        encode_ahead=body.names_format,
+    )
+    return _accepted(accepted.job, 202 if accepted.made else 200)
 
 
 def _add_reading(router: APIRouter, service: JobService) -> None:

@@ -1,8 +1,10 @@
 """OpenAI's door as other clients knock: their very requests, as raw as they send them."""
 
+import asyncio
 import io
 import wave
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import requests
 from tests.unit.http_service import HttpService, http_service
 from tts_actors.audio import decode_take
 from tts_actors.audio.tone import LETTERS_PER_SECOND
+from tts_actors.models import JobRecord
 
 ANSWER_SECONDS = 90
 LONG = "The lamp is lit. The sea is calm tonight! Does nobody sail?"
@@ -217,3 +220,27 @@ def test_what_is_missing_is_named_in_openais_envelope(service: HttpService) -> N
     assert answer.status_code == 400
     error = answer.json()["error"]
     assert (error["param"], error["type"]) == ("model", "invalid_request_error")
+
+
+def test_a_repeat_that_comes_as_the_grace_time_ends_hears_the_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "The lamp is lit. The sea is [[delay:3000]] calm tonight!"
+    body = {"model": "tts-1", "voice": "alloy", "input": text, "response_format": "pcm"}
+    with http_service(tmp_path, streams={"grace_seconds": 1.0}) as service:
+        url, jobs = f"{service.url}/v1/audio/speech", service.parts.service
+        with requests.post(url, json=body, stream=True, timeout=60) as left:
+            next(left.iter_content(1_000))  # and goes
+        look = jobs.get
+
+        async def look_long(tenant: str, job_id: str) -> JobRecord:
+            """The job as it was before the grace time ended."""
+            monkeypatch.setattr(jobs, "get", look)  # only this once
+            job = await look(tenant, job_id)
+            await asyncio.sleep(2.0)
+            return job
+
+        monkeypatch.setattr(jobs, "get", look_long)
+        again = requests.post(url, json=body, headers={"x-stainless-retry-count": "1"}, timeout=60)
+        assert (again.status_code, again.headers["x-tts-job-id"]) == (200, left.headers["x-tts-job-id"])
+        assert len(service.backend.calls) == 2
