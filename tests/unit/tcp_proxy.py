@@ -131,10 +131,10 @@ class Proxy:
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            requests.transport.abort()  # first: whoever hangs up now cancels the wait below
             for way in ways:
                 way.cancel()
             await asyncio.wait(ways)
-            requests.transport.abort()
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if isinstance(self._target, str):
