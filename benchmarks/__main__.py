@@ -8,6 +8,7 @@ Every group runs in a process of its own, below which nothing stays alive when i
 
 import argparse
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -56,15 +57,29 @@ def main() -> int:
 def _measure_all(names: Sequence[str], modes: Sequence[str], quick: bool) -> list[str]:
     """Group by group, whatever happens to one; returns what failed."""
     adopt_orphans()
-    failed = []
+    failed, took = [], {}
     started = time.monotonic()
     for mode in modes:
         for key, group in GROUPS.items():
             asked = [name for name in names_of(group, mode) if name in names or (not names and not group.extra)]
-            if asked and not _measure(key, asked, mode, quick):
+            if not asked:
+                continue
+            began = time.time()
+            if not _measure(key, asked, mode, quick):
                 failed.append(f"{key} {mode}".strip())
-    print(f"took {time.monotonic() - started:.0f} s", flush=True)
+            took |= _seconds(asked, mode, quick, began)
+    whole = time.monotonic() - started
+    for name, seconds in took.items():
+        print(f"{name:<30} {seconds:>6.0f} s", flush=True)
+    print(f"{'starting and stopping':<30} {whole - sum(took.values()):>6.0f} s\ntook {whole:.0f} s", flush=True)
     return failed
+
+
+def _seconds(names: Sequence[str], mode: str, quick: bool, since: float) -> dict[str, float]:
+    """What each measurement took, as its result says."""
+    reports = [new_report(name, mode, quick) for name in names]
+    written = [report for report in reports if report.path.exists() and report.path.stat().st_mtime >= since]
+    return {report.file_name: json.loads(report.path.read_text())["seconds"] for report in written}
 
 
 def _measure(key: str, names: Sequence[str], mode: str, quick: bool) -> bool:

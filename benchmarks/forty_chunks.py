@@ -25,7 +25,6 @@ async def measure(stage: Stage, report: Report) -> None:
                 "inside": lambda: job_in_one_process(local, SENTENCE * CHUNKS),
                 "nothing": lambda: timed(stage.get(f"{stage.peer}/nothing")),
                 "job": lambda: _job(stage),
-                "live": lambda: _live(stage),
             },
         )
     report.row("the 40 calls made directly by a script", milliseconds(found["direct"]), " ms")
@@ -36,7 +35,7 @@ async def measure(stage: Stage, report: Report) -> None:
     report.row("POST to its answer", milliseconds(found["job.initiate"]), " ms")
     report.row("POST to job completed", milliseconds(found["job.completed"]), " ms")
     report.row("POST to all 40 chunks read as one file", milliseconds(found["job.file"]), " ms")
-    report.row("POST to last byte of the live stream", milliseconds(found["live"]), " ms")
+    report.row("POST to last byte of the live stream", milliseconds(found["job.live"]), " ms")
     report.row("POST to the last of 40 single reads, 16 at once", milliseconds(found["job.chunks"]), " ms")
     report.row("one file: over the ideal 200 ms", ratios(found["job.file"], IDEAL_SECONDS), "x", at_most=1.40)
     report.row("one file: over the direct calls", ratios(found["job.file"], found["direct"]), "x")
@@ -51,6 +50,8 @@ async def _job(stage: Stage) -> dict[str, float]:
     completed = time.perf_counter() - started
     assert len(await stage.get(f"{job}/audio?format=pcm")) > BYTES
     file = time.perf_counter() - started
+    live = await timed(_live(stage))  # the second warm actor's; a third one is not begun before it is over
+    await stage.rest()
     gate = asyncio.Semaphore(READERS)
 
     async def read(index: int) -> None:
@@ -58,15 +59,10 @@ async def _job(stage: Stage) -> dict[str, float]:
             await stage.get(f"/api/tts-chunk?jobId={job_id}&chunkIndex={index}")
 
     chunks = completed + await timed(asyncio.gather(*map(read, range(CHUNKS))))
-    await stage.rest()
-    return {"initiate": initiate, "completed": completed, "file": file, "chunks": chunks}
+    return {"initiate": initiate, "completed": completed, "file": file, "live": live, "chunks": chunks}
 
 
-async def _live(stage: Stage) -> float:
+async def _live(stage: Stage) -> None:
     """All chunks read as they come: one listener from right after the POST to the last byte."""
-    started = time.perf_counter()
     job_id = (await stage.post("/api/tts-initiate", INITIATE))["jobId"]
     assert len(await stage.get(f"/v1/audio/speech/jobs/{job_id}/audio?live=1&format=pcm")) > BYTES
-    elapsed = time.perf_counter() - started
-    await stage.rest()
-    return elapsed

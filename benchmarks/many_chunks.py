@@ -10,39 +10,50 @@ from benchmarks.peers.one_process import job_in_one_process, one_process
 from benchmarks.service import CONCURRENCY, SENTENCE, Stage
 
 CHUNKS = 2_000
+PEER_CHUNKS = 1_000
+"""Of Celery (for whose sizes there is ``BENCH=celery_sizes``) and of the job in one process."""
+
 DELAY_SECONDS = 0.2
+WHAT_CELERY_IS = (
+    "Celery 5: one worker, 64 processes, late acknowledgement, 3 tries, results joined by a chord; Redis with "
+    "appendonly yes and appendfsync everysec (its default) unless it says otherwise. Unlike the service it does "
+    "not force clips to the disk"
+)
+
+
+def ideal(chunks: int) -> float:
+    """Seconds that so many chunks take if nothing but the backend takes any time."""
+    return chunks * DELAY_SECONDS / CONCURRENCY
 
 
 async def measure(stage: Stage, report: Report) -> None:
     """Run and report."""
-    count = report.count(CHUNKS, quick=200)
-    text = SENTENCE * count
+    count, peers_count = report.count(CHUNKS, quick=200), report.count(PEER_CHUNKS, quick=200)
+    text, peers_text = SENTENCE * count, SENTENCE * peers_count
     calls = count // 4 // CONCURRENCY * CONCURRENCY or count  # whole waves
-    ideal = count * DELAY_SECONDS / CONCURRENCY
     contenders: dict[str, Contender] = {
         "job": lambda: _job(stage, text),
         "direct": lambda: direct_calls(stage, calls, CONCURRENCY),
     }
     async with AsyncExitStack() as peers:
         local = await peers.enter_async_context(one_process(stage.backend.url))
-        contenders["inside"] = lambda: job_in_one_process(local, text)
+        contenders["inside"] = lambda: job_in_one_process(local, peers_text)
         stage.backend.clear_calls()
         await _job(stage, text[: len(text) // 10])
         most = stage.backend.stats()["max_in_flight"]
         celery = _celery(stage, report, peers)
         if celery is not None:
-            contenders["celery"] = lambda: celery.speak(text)
+            contenders["celery"] = lambda: celery.speak(peers_text)
             await celery.speak(text[: len(text) // 10])
         found = await rounds(report.count(5), contenders, warm=0)
-        alone = ratios(found["direct"], calls * DELAY_SECONDS / CONCURRENCY)
-        report.row(f"a script, {calls:,} calls: over the ideal", alone, "x")
-        report.row("the job in one process: over the ideal", ratios(found["inside.completed"], ideal), "x")
-        over = ratios(found["job.spoken"], ideal)
-        report.row(f"the service, POST to completed: over the ideal {ideal:.2f} s", over, "x", at_most=1.06)
-        report.row("one file of it, read over HTTP", found["job.file"], " s")
-        if celery is not None:
-            _say_celery(report, found, ideal)
-            await _say_always(report, celery, text, ideal)
+    report.row(f"a script, {calls:,} calls: over the ideal", ratios(found["direct"], ideal(calls)), "x")
+    inside = ratios(found["inside.completed"], ideal(peers_count))
+    report.row(f"the job in one process, {peers_count:,} chunks: over the ideal", inside, "x")
+    over = ratios(found["job.spoken"], ideal(count))
+    report.row(f"the service, POST to completed: over the ideal {ideal(count):.2f} s", over, "x", at_most=1.06)
+    report.row("one file of it, read over HTTP", found["job.file"], " s")
+    if celery is not None:
+        _say_celery(report, found, count, peers_count)
     report.row("most calls in flight, counted by the backend", most, at_most=CONCURRENCY)
 
 
@@ -55,24 +66,16 @@ def _celery(stage: Stage, report: Report, peers: AsyncExitStack) -> CeleryPeer |
         return None
 
 
-def _say_celery(report: Report, found: dict[str, list[float]], ideal: float) -> None:
-    report.row("Celery, text to all chunks spoken: over the ideal", ratios(found["celery.spoken"], ideal), "x")
-    over = ratios(found["job.spoken"], found["celery.spoken"])
-    report.row("all chunks spoken: the service over Celery", over, "x", at_most=1)
-    report.row("one file of it by Celery, joined on the disk", found["celery.file"], " s")
-    report.row("one file of it: the service over Celery", ratios(found["job.file"], found["celery.file"]), "x")
-
-
-async def _say_always(report: Report, celery: CeleryPeer, text: str, ideal: float) -> None:
-    """What the service promises (an accepted job survives a power cut) costs Celery this."""
-    celery.set_appendfsync("always")
-    found = [(await celery.speak(text))["spoken"] / ideal for _ in range(report.count(1, quick=1))]
-    report.row("Celery with Redis forcing every write (appendfsync always)", found, "x")
-    report.note(
-        "Celery 5: one worker, 64 processes, late acknowledgement, 3 tries, results joined by a chord; Redis with "
-        "appendonly yes and appendfsync everysec (its default) unless it says otherwise. Unlike the service it does "
-        "not force clips to the disk"
-    )
+def _say_celery(report: Report, found: dict[str, list[float]], count: int, peers_count: int) -> None:
+    for what, said in ("spoken", "text to all chunks spoken"), ("file", "text to one file on the disk"):
+        over = ratios(found[f"celery.{what}"], ideal(peers_count))
+        report.row(f"Celery, {peers_count:,} chunks, {said}: over the ideal", over, "x")
+        chunk = ratios(ratios(found[f"job.{what}"], ideal(count)), over)
+        if what == "spoken":
+            report.row("all chunks spoken, a chunk: the service over Celery", chunk, "x", at_most=1)
+        else:
+            report.row("one file of it, a chunk: the service (over HTTP) over Celery", chunk, "x")
+    report.note(WHAT_CELERY_IS)
 
 
 async def _job(stage: Stage, text: str) -> dict[str, float]:

@@ -48,16 +48,27 @@ async def _stub_stage():  # type: ignore[no-untyped-def]
 
 
 GROUPS = {
-    "requests": Group(
-        ("forty_chunks", "speech_door", "chunk_reads", "churn", "accepting"),
+    "stub": Group(
+        (
+            "forty_chunks",
+            "speech_door",
+            "chunk_reads",
+            "churn",
+            "many_chunks",
+            "chunk_cost",
+            "long_text",
+            "growth",
+            "accepting",  # the last: what it has accepted stays
+        ),
         _stub_stage,
         haproxy=("forty_chunks", "speech_door", "chunk_reads", "accepting"),
     ),
-    "load": Group(("many_chunks", "chunk_cost", "long_text", "growth"), _stub_stage),
     "listening": Group(("listeners", "slow_readers"), _stub_stage, haproxy=("slow_readers",), extra=True),
     "engine": Group(("whole_book",), _engine_stage),
     "alone": Group(("split_growth",), _no_stage),
-    "history": Group(("many_jobs", "bare_actors", "scrape", "active_jobs"), _stub_stage, extra=True),
+    "history": Group(
+        ("many_jobs", "bare_actors", "churn_floor", "celery_sizes", "active_jobs", "scrape"), _stub_stage, extra=True
+    ),
     "engine_haproxy": Group((), _engine_stage, haproxy=("whole_book",), extra=True),
     "extra": Group(
         ("first_byte", "flaky_backends", "good_speech", "pool", "long_job", "turns", "nodes"), _no_stage, extra=True

@@ -69,9 +69,9 @@ def _circumstances(results: Sequence[Result]) -> str:
     commits = several(result["commit"] for result in results)
     span = when[0] if when[0] == when[-1] else f"{when[0]} to {when[-1]}"
     return (
-        f"Measured {span} at commit {commits} on {machine}; {versions}. Figures are medians over the rounds with "
-        "their range in brackets; ratios are made round by round. The other column is Serve's HAProxy mode, in a "
-        "network namespace that has only loopback.\n"
+        f"Measured {span} at commit {commits} on {machine}; {versions}. Figures are medians of n values, mostly one a "
+        "round, with their range in brackets; ratios are made round by round. The other column is Serve's HAProxy "
+        "mode, in a network namespace that has only loopback.\n"
     )
 
 
@@ -96,9 +96,12 @@ def _summary(results: Sequence[Result]) -> str:
 
 
 def _section(name: str, results: Sequence[Result]) -> str:
-    lines = [f"### {results[0]['title']}", "", f"`make bench BENCH={name}`", ""]
-    lines += ["| figure | measured | with HAProxy | aim |", "|---|---|---|---|"]
-    lines += [f"| {what} | {_cell(rows)} | {_aim(rows)} |" for what, rows in _by_figure(results).items()]
+    took = " and ".join(f"{r['seconds']:.0f} s{' with HAProxy' * bool(r['mode'])}" for r in results)
+    lines = [f"### {results[0]['title']}", "", f"`make bench BENCH={name}` (took {took})", ""]
+    lines += ["| figure | n | measured | with HAProxy | aim |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {what} | {_count(rows)} | {_cell(rows)} | {_aim(rows)} |" for what, rows in _by_figure(results).items()
+    ]
     notes = dict.fromkeys(note for result in results for note in result["notes"])
     lines += [f"\n{note[0].upper()}{note[1:]}." for note in notes]
     lines += [f"\n![{c['title']}](images/bench_{c['picture']}.png)" for result in results for c in result["curves"]]
@@ -116,6 +119,11 @@ def _by_figure(results: Iterable[Result]) -> dict[str, dict[str, Any]]:
 
 def _cell(rows: dict[str, Any]) -> str:
     return " | ".join(Row(**rows[mode]).text() if mode in rows else "" for mode in ("", "haproxy"))
+
+
+def _count(rows: dict[str, Any]) -> str:
+    """How many values the median is of; both counts if the two modes differ."""
+    return " / ".join(dict.fromkeys(str(len(row["values"])) for row in rows.values()))
 
 
 def _aim(rows: dict[str, Any]) -> str:

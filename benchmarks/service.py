@@ -64,6 +64,10 @@ class Stage:
             assert response.ok, (response.status, await response.text())
             return await response.json()
 
+    async def open_peer(self) -> None:
+        """Have the peer open what it needs to do more than nothing."""
+        await self.post(f"{self.peer}/open?folder={self.folder.parent / 'peer'}", {})
+
     async def start_job(self, text: str, **fields: Any) -> str:
         """Path of a new job."""
         body = {"model": "stub", "input": text, "chunking": {"mode": "sentence"}, **fields}
@@ -79,15 +83,15 @@ class Stage:
                 assert answer["status"] == "completed", answer
                 return dict(answer)
 
-    async def rest(self) -> None:
+    async def rest(self, refill_seconds: float = REFILL_SECONDS) -> None:
         """Until warm actors are there again: seen by the service's processes having nothing to do."""
-        await rest(self.pid)
+        await rest(self.pid, refill_seconds)
 
 
-async def rest(pid: int) -> None:
+async def rest(pid: int, refill_seconds: float = REFILL_SECONDS) -> None:
     """Until the service's processes have nothing to do; it starts actors for the next jobs when a job is over."""
     give_up = time.monotonic() + MOST_SECONDS
-    await asyncio.sleep(REFILL_SECONDS)
+    await asyncio.sleep(refill_seconds)
     used, before = LOOK_SECONDS, sum(cpu_seconds(pid).values())
     while used > LOOK_SECONDS * QUIET and time.monotonic() < give_up:
         await asyncio.sleep(LOOK_SECONDS)
