@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from benchmarks.harness import Report, milliseconds, ratios, rounds, timed
 from benchmarks.peers.direct import BODY, direct_calls
-from benchmarks.service import SENTENCE, Stage
+from benchmarks.service import REFILL_SECONDS, SENTENCE, Stage
 
 AT_ONCE = 8
 JOBS = 10
@@ -43,9 +43,10 @@ async def measure(stage: Stage, report: Report) -> None:
     starts = await rounds(
         report.count(5),
         {
-            "floor": lambda: _burst(stage, lambda: _told(stage)),
+            "floor": lambda: _burst(stage, lambda: _told(stage), ENDED_SECONDS),
             "jobs": lambda: _burst(stage, lambda: stage.start_job(SENTENCE)),
         },
+        warm=0,
     )
     floor = milliseconds(starts["floor"])
     report.row("warm actors of bare Ray, told by HTTP, that have a worker call: slowest start", floor, " ms")
@@ -65,7 +66,7 @@ async def _told(stage: Stage) -> None:
     await stage.post(f"{stage.peer}/start?to={stage.backend.url}/v1/audio/speech", BODY)
 
 
-async def _burst(stage: Stage, start: Callable[[], Awaitable[object]]) -> float:
+async def _burst(stage: Stage, start: Callable[[], Awaitable[object]], refill_seconds: float = REFILL_SECONDS) -> float:
     """Seconds from a job's acceptance to its first backend call, the slowest of the burst.
 
     The stub's clock is set against ours by a call of our own.
@@ -86,6 +87,6 @@ async def _burst(stage: Stage, start: Callable[[], Awaitable[object]]) -> float:
         while len(stage.backend.calls()) < SPARES:  # noqa: ASYNC110 - another process' calls set no event of ours
             await asyncio.sleep(0.2)
     called = sorted(call["started_ms"] / 1_000 + offset for call in stage.backend.calls())
-    await stage.rest()
+    await stage.rest(refill_seconds)
     assert len(called) == SPARES, called
     return max(call - answer for call, answer in zip(called, sorted(accepted), strict=True))

@@ -17,7 +17,7 @@ from tts_actors.stores.clips import ObjectClipStore
 from tts_actors.stores.jobs import SqlJobStore
 from tts_actors.stores.migrate import migrate
 
-SIZES = {100: 5, 1_000: 3, 10_000: 1}
+SIZES = {100: 5, 1_000: 2, 10_000: 1}
 """Chunks of a job, and how often it is measured: the largest takes a minute."""
 
 READS = 30

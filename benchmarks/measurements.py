@@ -55,7 +55,6 @@ GROUPS = {
             "chunk_reads",
             "churn",
             "many_chunks",
-            "chunk_cost",
             "long_text",
             "growth",
             "accepting",  # the last: what it has accepted stays
@@ -67,9 +66,11 @@ GROUPS = {
     "engine": Group(("whole_book",), _engine_stage),
     "alone": Group(("split_growth",), _no_stage),
     "history": Group(
-        ("many_jobs", "bare_actors", "churn_floor", "celery_sizes", "active_jobs", "scrape"), _stub_stage, extra=True
+        ("chunk_cost", "many_jobs", "bare_actors", "churn_floor", "celery_sizes", "active_jobs", "scrape"),
+        _stub_stage,
+        extra=True,
     ),
-    "engine_haproxy": Group((), _engine_stage, haproxy=("whole_book",), extra=True),
+    "engine_full": Group(("whole_book_full",), _engine_stage, haproxy=("whole_book", "whole_book_full"), extra=True),
     "extra": Group(
         ("first_byte", "flaky_backends", "good_speech", "pool", "long_job", "turns", "nodes"), _no_stage, extra=True
     ),
