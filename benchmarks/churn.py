@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from benchmarks.harness import Report, milliseconds, ratios, rounds, timed
 from benchmarks.peers.direct import BODY, direct_calls
-from benchmarks.service import REFILL_SECONDS, SENTENCE, Stage
+from benchmarks.service import REFILL_TWO_SECONDS, SENTENCE, Stage
 
 AT_ONCE = 8
 JOBS = 10
@@ -30,7 +30,7 @@ async def measure(stage: Stage, report: Report) -> None:
                 await stage.finished(await stage.start_job(SENTENCE))
 
         rate = count / await timed(asyncio.gather(*(hand() for _ in range(AT_ONCE))))
-        await stage.rest()
+        await stage.rest(REFILL_TWO_SECONDS)
         return rate
 
     async def bare() -> float:
@@ -66,7 +66,9 @@ async def _told(stage: Stage) -> None:
     await stage.post(f"{stage.peer}/start?to={stage.backend.url}/v1/audio/speech", BODY)
 
 
-async def _burst(stage: Stage, start: Callable[[], Awaitable[object]], refill_seconds: float = REFILL_SECONDS) -> float:
+async def _burst(
+    stage: Stage, start: Callable[[], Awaitable[object]], refill_seconds: float = REFILL_TWO_SECONDS
+) -> float:
     """Seconds from a job's acceptance to its first backend call, the slowest of the burst.
 
     The stub's clock is set against ours by a call of our own.

@@ -6,7 +6,7 @@ import time
 from benchmarks.harness import Report, milliseconds, ratios, rounds, timed
 from benchmarks.peers.direct import direct_calls
 from benchmarks.peers.one_process import job_in_one_process, one_process
-from benchmarks.service import CONCURRENCY, SENTENCE, Stage
+from benchmarks.service import CONCURRENCY, REFILL_TWO_SECONDS, SENTENCE, Stage
 
 CHUNKS = 40
 IDEAL_SECONDS = 0.2
@@ -51,7 +51,7 @@ async def _job(stage: Stage) -> dict[str, float]:
     assert len(await stage.get(f"{job}/audio?format=pcm")) > BYTES
     file = time.perf_counter() - started
     live = await timed(_live(stage))  # the second warm actor's; a third one is not begun before it is over
-    await stage.rest()
+    await stage.rest(REFILL_TWO_SECONDS)
     gate = asyncio.Semaphore(READERS)
 
     async def read(index: int) -> None:

@@ -28,6 +28,9 @@ SENTENCE = "This is one of the sentences of the text. "
 REFILL_SECONDS = 1.3
 """A little longer than the directory waits before it starts an actor for the one that a job has taken."""
 
+REFILL_TWO_SECONDS = 3.0
+"""The same for two: it waits again between them, and is quiet meanwhile."""
+
 LOOK_SECONDS = 0.4
 QUIET = 0.3
 """Of one core: less than a starting actor needs, more than an idle service (0.1)."""
