@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 
@@ -22,6 +22,7 @@ from tts_actors.messages import Activation, Reservation
 from tts_actors.models import Ending, JobState
 from tts_actors.protocols import ClipStore, JobHandle, JobStore, Spawner
 from tts_actors.removal import clear
+from tts_actors.silence import Silence
 from tts_actors.spares import Spares, new_job_id
 from tts_actors.states import TERMINAL
 
@@ -46,7 +47,7 @@ MAX_RESPAWNS = 20
 PUT_BACK_SECONDS = 5.0
 """How long a job's actor may take to commit what it has; a claim that is not given up runs out in 10 s."""
 
-Step = Callable[[], Awaitable[None]]
+Step = Callable[[], Awaitable[object]]
 
 log = structlog.get_logger()
 
@@ -74,6 +75,8 @@ class JobDirectory:
         self._spares = Spares(spawner, args.limits.spare_actors, self, now)
         self._active: dict[str, asyncio.Task[None]] = {}
         self._handles: dict[str, JobHandle] = {}
+        self._claims: dict[str, Activation] = {}
+        self._silence = Silence(store, owner, now)
         self._finished: OrderedDict[str, JobHandle] = OrderedDict()
         self._queue_waits = True
         self._place_free = asyncio.Event()
@@ -91,15 +94,19 @@ class JobDirectory:
             loops.create_task(self._forever("queue", self._fill_when_free, 0.0))
             loops.create_task(self._spares.keep())
 
-    async def _take_up(self, lease_before_ms: int | None = None) -> None:
+    async def _take_up(self, lease_before_ms: int | None = None) -> Mapping[str, int]:
         """Go on with claims of this service that no actor holds: no need to wait for their leases to run out.
+
+        Returns all claims that were looked at, with the versions of their jobs.
 
         The children of a crashed directory died with it; and a replica can die between the commit of a claimed job and
         its start.
         """
-        for job_id in await self._store.jobs_of(self._owner, lease_before_ms=lease_before_ms):
+        claimed = await self._store.jobs_of(self._owner, lease_before_ms=lease_before_ms)
+        for job_id in claimed:
             if job_id not in self._active and (lease_before_ms is None or job_id in self._spares or self._has_room()):
                 self._recover(job_id, JobState.IN_PROGRESS)
+        return claimed
 
     def _recover(self, job_id: str, state: JobState) -> None:
         log.info("job_recovered", job_id=job_id, state=state.value)
@@ -184,6 +191,7 @@ class JobDirectory:
         if task is not None:
             task.cancel()
             await asyncio.wait({task})
+        self._claims.pop(job_id, None)
         for handle in (self._handles.pop(job_id, None), self._finished.pop(job_id, None)):
             if handle is not None:
                 handle.kill()
@@ -247,25 +255,27 @@ class JobDirectory:
         warm = self._spares.take(job_id)
         if warm is not None:
             self._handles[job_id] = warm
-        self._active[job_id] = asyncio.create_task(self._supervise(job_id, activation))
+        if activation is not None:
+            self._claims[job_id] = activation
+        self._active[job_id] = asyncio.create_task(self._supervise(job_id))
 
-    async def _supervise(self, job_id: str, activation: Activation | None) -> None:
+    async def _supervise(self, job_id: str) -> None:
         """Keep an actor on the job until it ends; what cannot be mended here is left to the sweep."""
         try:
             for _ in range(MAX_RESPAWNS):
-                if await self._ran(job_id, activation):
+                if await self._ran(job_id):
                     return
-                activation = None
                 await asyncio.sleep(RESPAWN_SECONDS)
             log.error("job_actor_not_started", job_id=job_id, tries=MAX_RESPAWNS)
             self._queue_waits = True
         finally:
             self._active.pop(job_id, None)
             self._handles.pop(job_id, None)
+            self._claims.pop(job_id, None)
             self._spares.refill()
             self._place_free.set()
 
-    async def _ran(self, job_id: str, activation: Activation | None) -> bool:
+    async def _ran(self, job_id: str) -> bool:
         """Have an actor bring the job to an end; False if it was lost on the way.
 
         A lost one is killed, dead or not: Ray frees its name only then, or when nobody has a handle of it any more.
@@ -274,7 +284,7 @@ class JobDirectory:
         try:
             if handle is None:
                 handle = self._handles[job_id] = await self._spawner.spawn(job_id)
-            await handle.run(activation)
+            await handle.run(self._claims.pop(job_id, None))
         except Exception as error:  # noqa: BLE001 - the boundary of an actor: whatever ended it, the job needs another
             if isinstance(error, DirectoryUnavailable):
                 log.warning("job_actor_lost", job_id=job_id, reason=error.message)
@@ -311,6 +321,7 @@ class JobDirectory:
             queued = await self._store.queued_jobs(limit=self._limits.max_active_jobs + 1)
             metrics.record(metrics.JOBS_QUEUED, len(queued))
         except RetryLater:
+            self._silence.doubt()
             self._queue_waits = True
             return
         for job_id in queued:
@@ -351,12 +362,32 @@ class JobDirectory:
         metrics.record(metrics.JOBS_ACTIVE, len(self._active))
         metrics.record(metrics.SPARES, len(self._spares))
         now_ms = self._now_ms()
-        if not self.paused:
-            await self._take_up(now_ms + LEASE_MS - START_MS)
-        for job_id, state in await self._store.due_jobs(now_ms=now_ms, limit=SWEEP_JOBS):
+        versions: dict[str, int] = {}
+        with self._silence.doubting():
+            if not self.paused:
+                versions |= await self._take_up(now_ms + LEASE_MS - START_MS)
+            due = await self._store.due_jobs(now_ms=now_ms, limit=SWEEP_JOBS)
+        for job_id, state in due:
             if job_id not in self._active and self._has_room():
                 self._recover(job_id, state)
+            elif state is JobState.QUEUED and not self.paused:
+                versions[job_id] = 0  # its actor has not even claimed it: there is nothing else that would change
+        await self._replace_silent(versions)
         await self._spares.take_back(self._store)
+
+    async def _replace_silent(self, versions: Mapping[str, int]) -> None:
+        """Give up actors that write nothing though the store works: Ray takes a minute to notice a silent node."""
+        watched = {job_id: version for job_id, version in versions.items() if job_id in self._handles}
+        found = False
+        async for claim in self._silence.claims(watched):
+            handle = self._handles.get(claim.job.id)
+            if handle is not None:
+                log.warning("job_actor_silent", job_id=claim.job.id)
+                self._claims[claim.job.id] = claim
+                handle.give_up()
+                found = True
+        if found:
+            await self._spares.check()
 
     async def _clear(self) -> None:
         await clear(self._store, self._clips, self._now_ms())

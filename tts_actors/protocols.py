@@ -60,8 +60,13 @@ class JobStore(Protocol):
         None of them is newer than the job that comes with them. None if there is no such job.
         """
 
-    async def claim(self, job_id: str, *, owner: str, now_ms: int, lease_ms: int) -> Activation | None:
-        """Become the job's owner under a new epoch; None if it is terminal, gone or somebody else's."""
+    async def claim(
+        self, job_id: str, *, owner: str, now_ms: int, lease_ms: int, only_due: bool = False
+    ) -> Activation | None:
+        """Become the job's owner under a new epoch; None if it is terminal, gone or somebody else's.
+
+        With ``only_due`` one's own claim is left alone too until it has run out.
+        """
 
     async def record(
         self,
@@ -100,8 +105,10 @@ class JobStore(Protocol):
     async def queued_jobs(self, *, limit: int) -> list[str]:
         """Jobs waiting to run, by priority, then age."""
 
-    async def jobs_of(self, owner: str, *, lease_before_ms: int | None = None) -> list[str]:
-        """Running jobs that ``owner`` has claimed; with ``lease_before_ms`` those whose lease ends by then."""
+    async def jobs_of(self, owner: str, *, lease_before_ms: int | None = None) -> dict[str, int]:
+        """Running jobs that ``owner`` has claimed, with their versions; with ``lease_before_ms`` those whose lease ends
+        by then.
+        """
 
     async def due_jobs(self, *, now_ms: int, limit: int) -> list[tuple[str, JobState]]:
         """Unfinished jobs whose alarm has passed: dead owners, forgotten queue entries."""
@@ -224,6 +231,9 @@ class JobHandle(Protocol):
 
     async def run(self, activation: Activation | None = None) -> JobState: ...
 
+    async def check(self) -> None:
+        """Returns if an actor without work answers within seconds."""
+
     async def cancel(self) -> None: ...
 
     async def put_back(self) -> None:
@@ -232,6 +242,9 @@ class JobHandle(Protocol):
     async def wait(self, version: int, timeout_seconds: float, linger_seconds: float) -> int: ...
 
     def kill(self) -> None: ...
+
+    def give_up(self) -> None:
+        """Kill one that has fallen silent: what is around it may have too, so nothing is started there for a while."""
 
 
 class Spawner(Protocol):

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import structlog
 
+from tts_actors.errors import DirectoryUnavailable
 from tts_actors.logs import place_of
 from tts_actors.protocols import JobHandle, JobStore, Spawner
 
@@ -100,6 +101,17 @@ class Spares:
             if overdue and await store.get_job(job_id) is None and job_id in self._reserved:
                 del self._reserved[job_id]
                 self._waiting[job_id] = handle
+
+    async def check(self) -> None:
+        """End those that do not answer: they may be where another actor has just fallen silent."""
+        waiting = dict(self._waiting)
+        answers = await asyncio.gather(*(handle.check() for handle in waiting.values()), return_exceptions=True)
+        for (job_id, handle), answer in zip(waiting.items(), answers, strict=True):
+            if isinstance(answer, DirectoryUnavailable) and self._waiting.get(job_id) is handle:
+                log.warning("spare_silent", job_id=job_id)
+                del self._waiting[job_id]
+                handle.give_up()
+        self.refill()
 
     def refill(self) -> None:
         """Have missing ones started, soon."""

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from tts_actors.cluster.placement import DISTRUST_SECONDS, LOOK_AGAIN_SECONDS, Node, Placement
+from tts_actors.cluster.placement import DISTRUST_SECONDS, LOOK_AGAIN_SECONDS, SILENT_SECONDS, Node, Placement
 
 HEAD = Node("head", head=True)
 WORKERS = [Node("a", head=False), Node("b", head=False), Node("c", head=False)]
@@ -56,3 +56,24 @@ def test_nodes_that_join_and_leave_are_noticed() -> None:
     cluster.nodes = [HEAD, WORKERS[1]]
     cluster.now += LOOK_AGAIN_SECONDS
     assert cluster.take(2) == ["b", "b"]
+
+
+def test_a_silent_node_is_passed_over_for_longer_than_ray_takes_to_give_it_up() -> None:
+    cluster = Cluster(HEAD, *WORKERS)
+    cluster.placement.silent("a")
+    cluster.placement.distrust("a")  # the actors there are lost too, when they are ended
+    cluster.now += 71
+    assert Counter(cluster.take(4)) == {"b": 2, "c": 2}
+    cluster.now += SILENT_SECONDS
+    assert cluster.take(1) == ["a"]
+
+
+def test_an_actor_that_was_being_started_on_a_node_that_fell_silent_can_be_told_from_later_ones() -> None:
+    cluster = Cluster(HEAD, *WORKERS)
+    cluster.now += 5
+    cluster.placement.silent("a")
+    cluster.now += 1
+    assert cluster.placement.fell_silent("a", within_seconds=3)
+    assert not cluster.placement.fell_silent("a", within_seconds=1)  # started afterwards: for want of another node
+    assert not cluster.placement.fell_silent("b", within_seconds=3)
+    assert not cluster.placement.fell_silent(None, within_seconds=3)

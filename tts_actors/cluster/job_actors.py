@@ -1,6 +1,7 @@
 """Job actors as named Ray actors: started as children of the directory, called through handles."""
 
 import asyncio
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -29,6 +30,12 @@ if TYPE_CHECKING:
 
 START_SECONDS = 60.0
 """An actor that does not answer within this time after its start has failed to start."""
+
+LOOK_SECONDS = 1.0
+"""How often it is asked meanwhile whether the actor's node has fallen silent."""
+
+CHECK_SECONDS = 2.0
+"""How long an idle actor may take to answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +112,9 @@ class RayJobHandle:
             self._placement.distrust(self._node)
             raise
 
+    async def check(self) -> None:
+        await answer(self._actor.ready.remote(), CHECK_SECONDS)
+
     async def cancel(self) -> None:
         await answer(self._actor.cancel.remote())
 
@@ -119,6 +129,10 @@ class RayJobHandle:
         ray.kill(self._actor)
         self._placement.give_back(self._node)
         self._node = None
+
+    def give_up(self) -> None:
+        self._placement.silent(self._node)
+        self.kill()
 
 
 class RaySpawner:
@@ -137,7 +151,7 @@ class RaySpawner:
             self._placement.give_back(node)
             raise DirectoryUnavailable("the job's actor is still being replaced", 1.0) from error
         try:
-            await handle.ready(rehearse=rehearse)
+            await self._up(handle, node, rehearse)
         except (DirectoryUnavailable, RayError):
             self._placement.distrust(node)
             handle.kill()
@@ -146,6 +160,18 @@ class RaySpawner:
             handle.kill()
             raise
         return handle
+
+    async def _up(self, handle: RayJobHandle, node: str | None, rehearse: bool) -> None:
+        """Wait for the actor, but no longer once its node has fallen silent: Ray would wait a minute."""
+        began = time.monotonic()
+        ready = asyncio.create_task(handle.ready(rehearse=rehearse))
+        try:
+            while not (await asyncio.wait({ready}, timeout=LOOK_SECONDS))[0]:
+                if self._placement.fell_silent(node, time.monotonic() - began):
+                    raise DirectoryUnavailable("the node on which the job's actor starts does not answer", 1.0)
+            ready.result()
+        finally:
+            ready.cancel()
 
     def _start(self, job_id: str, node: str | None) -> Any:
         options: dict[str, Any] = {"name": job_id, "namespace": NAMESPACE}

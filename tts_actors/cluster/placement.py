@@ -17,6 +17,9 @@ DISTRUST_SECONDS = 30.0
 """How long a node on which an actor was lost is passed over while there is another. Ray takes 15 s and longer to notice
 that a node is gone, and waits so long for an actor that it has sent there."""
 
+SILENT_SECONDS = 90.0
+"""How long a node on which an actor fell silent is passed over. Ray's health checks take 65 s to give it up."""
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -27,7 +30,11 @@ class Node:
 
 
 class Placement:
-    """Counts the actors on each node. ``nodes`` lists the live ones (it may block), ``now`` gives seconds."""
+    """Counts the actors on each node. ``nodes`` lists the live ones (it may block), ``now`` gives seconds.
+
+    Actors that wait for a job count like those that have one: the next jobs run in them, where they are. (If they did
+    not count, all spares would gather on the node with the fewest jobs, and the next jobs with them.)
+    """
 
     def __init__(self, nodes: Callable[[], Sequence[Node]], now: Callable[[], float] = time.monotonic) -> None:
         self._list_nodes = nodes
@@ -36,6 +43,7 @@ class Placement:
         self._looked_at = float("-inf")
         self._actors: Counter[str] = Counter()
         self._distrusted: dict[str, float] = {}
+        self._silent: dict[str, float] = {}
 
     def take(self) -> str | None:
         """The node for one more actor, which counts there until :meth:`give_back`; None on a cluster of one node."""
@@ -59,4 +67,17 @@ class Placement:
     def distrust(self, node: str | None) -> None:
         """An actor there was lost without anybody having ended it: the node may be gone."""
         if node is not None:
-            self._distrusted[node] = self._now() + DISTRUST_SECONDS
+            self._pass_over(node, DISTRUST_SECONDS)
+
+    def silent(self, node: str | None) -> None:
+        """An actor there does not answer, though nobody has ended it: the node may hang, or be cut off."""
+        if node is not None:
+            self._silent[node] = self._now()
+            self._pass_over(node, SILENT_SECONDS)
+
+    def fell_silent(self, node: str | None, within_seconds: float) -> bool:
+        """Whether that was said of the node within the last so many seconds."""
+        return node is not None and self._now() - self._silent.get(node, float("-inf")) < within_seconds
+
+    def _pass_over(self, node: str, seconds: float) -> None:
+        self._distrusted[node] = max(self._now() + seconds, self._distrusted.get(node, 0.0))

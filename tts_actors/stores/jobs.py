@@ -76,8 +76,10 @@ class SqlJobStore:
     async def get_news(self, job_id: str, since: int) -> tuple[JobRecord, list[tuple[int, ChunkResult]]] | None:
         return await self._read(operations.get_news(job_id, since))
 
-    async def claim(self, job_id: str, *, owner: str, now_ms: int, lease_ms: int) -> Activation | None:
-        return await self._write(operations.claim(job_id, owner, now_ms, lease_ms))
+    async def claim(
+        self, job_id: str, *, owner: str, now_ms: int, lease_ms: int, only_due: bool = False
+    ) -> Activation | None:
+        return await self._write(operations.claim(job_id, owner, now_ms, lease_ms, only_due))
 
     async def record(
         self,
@@ -116,7 +118,7 @@ class SqlJobStore:
     async def queued_jobs(self, *, limit: int) -> list[str]:
         return await self._read(operations.queued_jobs(limit))
 
-    async def jobs_of(self, owner: str, *, lease_before_ms: int | None = None) -> list[str]:
+    async def jobs_of(self, owner: str, *, lease_before_ms: int | None = None) -> dict[str, int]:
         return await self._read(operations.jobs_of(owner, lease_before_ms))
 
     async def due_jobs(self, *, now_ms: int, limit: int) -> list[tuple[str, JobState]]:

@@ -178,8 +178,11 @@ def get_news(
     return operation
 
 
-def claim(job_id: str, owner: str, now_ms: int, lease_ms: int) -> Callable[[sa.Connection], Activation | None]:
-    free = sa.or_(jobs.c.owner.is_(None), jobs.c.owner == owner, jobs.c.next_alarm_at_ms <= now_ms)
+def claim(
+    job_id: str, owner: str, now_ms: int, lease_ms: int, only_due: bool
+) -> Callable[[sa.Connection], Activation | None]:
+    due = jobs.c.next_alarm_at_ms <= now_ms
+    free = due if only_due else sa.or_(jobs.c.owner.is_(None), jobs.c.owner == owner, due)
     statement = (
         jobs.update()
         .where(jobs.c.id == job_id, jobs.c.state.in_(_ACTIVE), free, UNDERSTOOD)
@@ -323,12 +326,12 @@ def queued_jobs(limit: int) -> Callable[[sa.Connection], list[str]]:
     return lambda connection: list(connection.execute(query).scalars())
 
 
-def jobs_of(owner: str, lease_before_ms: int | None) -> Callable[[sa.Connection], list[str]]:
+def jobs_of(owner: str, lease_before_ms: int | None) -> Callable[[sa.Connection], dict[str, int]]:
     running = jobs.c.state == JobState.IN_PROGRESS.value
-    query = sa.select(jobs.c.id).where(running, jobs.c.owner == owner, UNDERSTOOD)
+    query = sa.select(jobs.c.id, jobs.c.version).where(running, jobs.c.owner == owner, UNDERSTOOD)
     if lease_before_ms is not None:
         query = query.where(jobs.c.next_alarm_at_ms <= lease_before_ms)
-    return lambda connection: list(connection.execute(query).scalars())
+    return lambda connection: {row.id: row.version for row in connection.execute(query)}
 
 
 def due_jobs(now_ms: int, limit: int) -> Callable[[sa.Connection], list[tuple[str, JobState]]]:
@@ -348,7 +351,7 @@ def warm_reads(connection: sa.Connection) -> None:
 
 def warm_writes(connection: sa.Connection) -> None:
     """Always ends in an :class:`IntegrityError` (there is no such job) and so in a rollback."""
-    claim(NO_JOB, NO_JOB, 0, 0)(connection)
+    claim(NO_JOB, NO_JOB, 0, 0, False)(connection)
     with contextlib.suppress(StaleEpoch):
         record(NO_JOB, 0, [], JobCounts(0, 0, 0, 0, 0, 0), 0)(connection)
     attempt = Attempt(NO_JOB, "ok", 0)

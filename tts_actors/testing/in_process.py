@@ -29,6 +29,7 @@ from tts_actors.stores.jobs import SqlJobStore
 from tts_actors.stores.migrate import migrate
 
 OWNER = "in-process"
+CHECK_SECONDS = 1.0
 
 
 class DirectLeases:
@@ -69,6 +70,13 @@ class LocalJobHandle:
                 raise DirectoryUnavailable("the job actor was killed") from None
             raise
 
+    async def check(self) -> None:
+        try:
+            async with asyncio.timeout(CHECK_SECONDS):
+                await self.actor.ready()
+        except TimeoutError:
+            raise DirectoryUnavailable("the job actor does not answer") from None
+
     async def cancel(self) -> None:
         await self.actor.cancel()
 
@@ -84,6 +92,9 @@ class LocalJobHandle:
         self.killed = True
         if self.running is not None:
             self.running.cancel()
+
+    def give_up(self) -> None:
+        self.kill()
 
 
 @dataclass

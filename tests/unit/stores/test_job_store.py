@@ -209,9 +209,9 @@ async def test_warming_up_leaves_nothing_behind(store: SqlJobStore) -> None:
 async def test_a_directory_finds_what_its_predecessor_had_claimed(store: SqlJobStore) -> None:
     await store.create_job(new_job(), _admit)
     await _claimed(store, "a")
-    assert await store.jobs_of("a") == ["job-1"]
-    assert await store.jobs_of("b") == []
-    assert await store.jobs_of("a", lease_before_ms=NOW_MS) == []
+    assert await store.jobs_of("a") == {"job-1": 2}  # its version: made, claimed
+    assert await store.jobs_of("b") == {}
+    assert await store.jobs_of("a", lease_before_ms=NOW_MS) == {}
 
 
 async def test_two_creates_at_once_with_one_key_make_one_job(store: SqlJobStore, store_url: str) -> None:

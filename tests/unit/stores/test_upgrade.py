@@ -171,7 +171,7 @@ async def test_a_running_job_of_a_newer_version_is_not_taken_over_with_its_owner
     await _accepted_by_a_newer_version(store, "job-new")
     claimed = jobs.update().values(state=JobState.IN_PROGRESS.value, owner="us", epoch=1)
     await store._write(lambda connection: connection.execute(claimed))
-    assert await store.jobs_of("us") == []
+    assert await store.jobs_of("us") == {}
     assert await store.claim("job-new", owner="us", now_ms=NOW_MS, lease_ms=1_000) is None
 
 
