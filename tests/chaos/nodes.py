@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import psutil
 import requests
 
 from tests.chaos.faults import Strike, claimed_again, goes_on
@@ -135,11 +136,16 @@ def lose_a_node(cluster: Cluster) -> Strike:
 
 
 def silence_a_node(cluster: Cluster) -> Strike:
-    """Everything on the node stands still, with open connections, until its jobs are done elsewhere; then it wakes."""
+    """Everything on the node stands still, with open connections, until its jobs are done elsewhere; then it wakes.
+
+    Ray may not have given it up by then: it goes on as a node, without the actors that were given up.
+    """
     texts = _jobs_under_way(cluster)
     ids = list(texts)
     stored = cluster.clips(ids)
     node, jobs = _busiest(cluster)
+    actors = {job_id: psutil.Process(pid) for job_id, pid in cluster.actors(ids).items()}
+    there = [job_id for job_id, home in cluster.places(ids).items() if home is node]
     kills = node.signal(signal.SIGSTOP)
     struck = time.monotonic()
     strike = Strike(texts, cluster.rows(ids), stored, kills, struck, goes_on, within_seconds=SILENT_SECONDS)
@@ -150,13 +156,13 @@ def silence_a_node(cluster: Cluster) -> Strike:
     finally:
         node.signal(signal.SIGCONT)
     ended = [row.version for row in cluster.rows(ids)]
-    # Ray has given the node up: what wakes there finds out, and ends.
-    until(lambda: node.ended or not node.running("ray::JobActor"), "the woken node's actors are gone")
+    given_up = [actors[row.id] for row in strike.before if row.id in there and row.state == "in_progress"]
+    until(lambda: not any(actor.is_running() for actor in given_up), "the actors that were given up are gone")
     if ended != [row.version for row in cluster.rows(ids)]:
         strike.extra.append("an actor of the woken node wrote to a job that had ended")
     if node in cluster.workers:
         cluster.lose(node)
-    strike.note = f"{jobs} of {len(ids)} jobs ran there"
+    strike.note = f"{jobs} of {len(ids)} jobs ran there; {len(given_up)} actors were given up and are gone"
     return strike
 
 

@@ -176,10 +176,14 @@ class Cluster(Door):
 
     def places(self, job_ids: list[str]) -> dict[str, Node]:
         """On which worker each job's actor is, as Ray says and the processes confirm."""
+        homes = {process.pid: node for node in self.workers for process in node.family()}
+        return {job_id: homes[pid] for job_id, pid in self.actors(job_ids).items() if pid in homes}
+
+    def actors(self, job_ids: list[str]) -> dict[str, int]:
+        """The process of each job's actor, as Ray says."""
         actors = self._ask("GET", "v0/actors?limit=10000").json()["data"]["result"]["result"]
         pids = {actor["name"]: actor["pid"] for actor in actors if actor["state"] == "ALIVE"}
-        homes = {process.pid: node for node in self.workers for process in node.family()}
-        return {job_id: homes[pids[job_id]] for job_id in job_ids if pids.get(job_id) in homes}
+        return {job_id: pids[job_id] for job_id in job_ids if job_id in pids}
 
     def at_work(self) -> list[Node]:
         """The nodes on which chunks are being spoken, the head included."""
