@@ -43,7 +43,7 @@ OPEN_FILES = 4_096
 
 BASE_MB = 1_500
 SPARE_MB = 100
-JOB_MB = 190
+JOB_MB = 210
 """As in docs/operations.md, "Sizing": Ray with Serve and two engine replicas, a spare actor, a job and its worker."""
 
 LOW_DISK_MB = 2_000
