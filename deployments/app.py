@@ -68,7 +68,9 @@ class Ingress:
         self._prepared = False
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        service = JobService(self._args, store=self._store, clips=self._clips, directory=self._gateway)
+        service = JobService(
+            self._args, store=self._store, clips=self._clips, directory=self._gateway, tools=self._call_tools
+        )
         checks = {
             "job_store": self._store.ping,
             "clip_store": self._clips.ping,

@@ -61,8 +61,15 @@ def clip_key(job_id: str, index: int, text: str, request: SpeechRequest) -> str:
     return f"{clip_folder(job_id)}/{index:06d}-{hashlib.sha256(content.encode()).hexdigest()[:16]}.wav"
 
 
-async def synthesize_chunks(order: SliceOrder, tools: WorkerTools) -> AsyncGenerator[SliceProgress]:
+Hear = Callable[[Clip, bytes], Awaitable[None]]
+
+
+async def synthesize_chunks(
+    order: SliceOrder, tools: WorkerTools, hear: Hear | None = None
+) -> AsyncGenerator[SliceProgress]:
     """Speak a slice, ``order.max_in_flight`` chunks at once, and yield results as they become ready.
+
+    ``hear`` gets each accepted take (a WAV file) and what its clip will be, before it is stored.
 
     A chunk that fails for good is a result too. Closing the generator cancels the running calls and closes their
     sockets.
@@ -84,7 +91,7 @@ async def synthesize_chunks(order: SliceOrder, tools: WorkerTools) -> AsyncGener
     async def lane() -> None:
         for piece in pieces:
             started = time.monotonic()
-            result = await _settled(piece, context, folder, adopt=order.adopt)
+            result = await _settled(piece, context, folder, hear, adopt=order.adopt)
             outcome = "ok" if result.clip else "failed"
             metrics.record(metrics.CHUNK, time.monotonic() - started, result.backend or "none", outcome)
             if result.backend is not None:
@@ -126,10 +133,12 @@ async def _folder(job_id: str, clips: ClipStore) -> None:
         await clips.prepare(clip_folder(job_id))
 
 
-async def _settled(piece: Piece, context: CallContext, folder: asyncio.Task[None], *, adopt: bool) -> ChunkResult:
+async def _settled(
+    piece: Piece, context: CallContext, folder: asyncio.Task[None], hear: Hear | None, *, adopt: bool
+) -> ChunkResult:
     """The chunk's result, whatever happens: a fault of this code fails the chunk it befell, and no other."""
     try:
-        return await _chunk(piece, context, folder, adopt=adopt)
+        return await _chunk(piece, context, folder, hear, adopt=adopt)
     except TtsError:
         raise
     except Exception as error:  # noqa: BLE001 - the boundary of one chunk; its message may hold text and is not told
@@ -139,7 +148,9 @@ async def _settled(piece: Piece, context: CallContext, folder: asyncio.Task[None
         return ChunkResult(piece.index, timeout_ms, None, f"a fault in the chunk worker: {kind}", ())
 
 
-async def _chunk(piece: Piece, context: CallContext, folder: asyncio.Task[None], *, adopt: bool) -> ChunkResult:
+async def _chunk(
+    piece: Piece, context: CallContext, folder: asyncio.Task[None], hear: Hear | None, *, adopt: bool
+) -> ChunkResult:
     key = clip_key(context.job_id, piece.index, piece.text, context.request)
     clips = context.tools.clips
     if adopt and (stored := await _patiently(lambda: clips.get(key))) is not None:
@@ -149,6 +160,8 @@ async def _chunk(piece: Piece, context: CallContext, folder: asyncio.Task[None],
         log.warning("damaged_clip", job_id=context.job_id, chunk=piece.index, size_bytes=len(stored))
 
     async def keep(wav: bytes) -> Clip:
+        if hear is not None:
+            await hear(describe_clip(key, wav), wav)
         await asyncio.wait({folder})
         return await _patiently(lambda: keep_clip(clips, key, wav, piece.text))
 

@@ -19,7 +19,7 @@ from tts_actors.errors import DirectoryUnavailable, JobExpired, NotFound, NotRea
 from tts_actors.job_actor import LEASE_MS
 from tts_actors.logs import place_of
 from tts_actors.messages import Activation, Reservation
-from tts_actors.models import Ending, JobState
+from tts_actors.models import ChunkResult, Ending, JobState
 from tts_actors.protocols import ClipStore, JobHandle, JobStore, Spawner
 from tts_actors.removal import clear
 from tts_actors.silence import Silence
@@ -222,6 +222,13 @@ class JobDirectory:
             return
         with contextlib.suppress(DirectoryUnavailable):
             await handle.wait(version, timeout_seconds, linger_seconds)
+
+    async def opening(self, job_id: str, result: ChunkResult | None) -> bool:
+        """See :class:`~tts_actors.protocols.Directory`; raises :class:`DirectoryUnavailable` if there is no actor."""
+        handle = self._handles.get(job_id) or self._finished.get(job_id)
+        if handle is None:
+            raise DirectoryUnavailable("the job has no actor at the moment", 1.0)
+        return await handle.opening(result)
 
     async def figures(self) -> dict[str, int]:
         """How many actors there are, by what they do."""

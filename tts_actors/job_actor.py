@@ -13,14 +13,17 @@ from typing import Any
 import structlog
 
 from tts_actors import metrics, tracing
+from tts_actors.awaited import AwaitedChunk
 from tts_actors.errors import Conflict, RetryLater, StaleEpoch, TtsError
+from tts_actors.inbox import Inbox
 from tts_actors.job_object import ActorTools, JobObject
 from tts_actors.ledger import Ledger
 from tts_actors.logs import place_of
 from tts_actors.messages import Activation, SliceOrder, SliceProgress
 from tts_actors.models import ChunkResult, Ending, JobRecord, JobState, SpeechRequest
+from tts_actors.orders import slice_order
 from tts_actors.states import TERMINAL
-from tts_actors.text import lexicon_of, spoken_text
+from tts_actors.text import spoken_text
 from tts_actors.timeouts import TimeoutPolicy
 
 LEASE_MS = 10_000
@@ -64,8 +67,9 @@ class JobActor(JobObject):
         self._changed = asyncio.Condition()
         self._cancelled = asyncio.Event()
         self._wanted_back = asyncio.Event()
-        self._arrived = asyncio.Event()
+        self._inbox: Inbox[SliceProgress] = Inbox()
         self._settled_from_outside = False
+        self._first: AwaitedChunk | None = AwaitedChunk()
         self._error_from_outside: tuple[str, str] | None = None
 
     async def ready(self, *, rehearse: bool = False) -> str:
@@ -106,6 +110,9 @@ class JobActor(JobObject):
             return await self._stored_state()
         job = activation.job
         self._job, self._version, self._input = job, job.version, activation.input
+        self._first = self._first if activation.opened else None
+        if self._first is not None:
+            self._first.hear(None)
         self._ledger = Ledger(activation.input.plan, job.request.on_chunk_failure)
         self._ledger.record(activation.results)
         logger = log.bind(job_id=job.id, epoch=job.epoch)
@@ -167,10 +174,8 @@ class JobActor(JobObject):
                 return await self._finish(JobState.FAILED, (error.code, error.message))
             return await self._conclude(ledger)
         finally:
-            await _ended(work)
-            await _ended(heartbeat)
-            await _ended(stop)
-            await _ended(leave)
+            for task in (work, heartbeat, stop, leave):
+                await _ended(task)
 
     async def _work(self, job: JobRecord, ledger: Ledger) -> None:
         """Dispatch what is outstanding until the ledger has a verdict; what it has is committed by then or pending."""
@@ -194,52 +199,55 @@ class JobActor(JobObject):
 
     async def _slice(self, job: JobRecord, ledger: Ledger, indices: list[int], *, adopt: bool) -> None:
         """Run one slice to its end. Results that arrive during a commit are committed together by the next one."""
-        tools = self._warm()
-        inbox: list[SliceProgress] = []
-
-        async def read(stream: AsyncGenerator[SliceProgress]) -> None:
-            async with contextlib.aclosing(stream):
-                async for progress in stream:
-                    inbox.append(progress)
-                    self._arrived.set()
-
-        order = self._order(job, indices, adopt or job.activations > 1)
-        reading = asyncio.create_task(read(tools.dispatch(order)))
-        reading.add_done_callback(lambda _: self._arrived.set())
-        try:
-            while inbox or not reading.done():
-                await self._arrived.wait()
-                self._arrived.clear()
-                batch, inbox[:] = list(inbox), []
+        streams = self._streams(job, indices, adopt=adopt)
+        async with contextlib.aclosing(self._inbox.batches(streams)) as batches:
+            async for batch in batches:
                 self._take(ledger, batch)
-                if self._settled_from_outside and ledger.verdict() is not None:
+                decided = ledger.verdict() is not None
+                if decided and self._settled_from_outside:
                     return
+                if decided and self._first is not None:
+                    self._first.give_up()
                 if ledger.outstanding_count() and self._pending:
                     await self._commit(job, ledger)
-            reading.result()
-        finally:
-            if not reading.done():
-                await _ended(reading)
 
-    def _order(self, job: JobRecord, indices: list[int], adopt: bool) -> SliceOrder:
+    def _streams(self, job: JobRecord, indices: list[int], *, adopt: bool) -> list[AsyncGenerator[SliceProgress]]:
+        """Where these chunks come from: a worker, and the first one from the door while that is at it."""
+        at_door = indices[:1] if self._first is not None else []
+        rest = indices[len(at_door) :]
+        streams = [self._dispatch(job, rest, adopt=adopt or job.activations > 1)] if rest else []
+        return streams + [self._opening(job, index) for index in at_door]
+
+    def _dispatch(
+        self, job: JobRecord, indices: list[int], *, adopt: bool, sole: bool = True
+    ) -> AsyncGenerator[SliceProgress]:
         assert self._input is not None  # noqa: S101 - set before any work starts
-        text, plan = self._input.text, self._input.plan
-        spans = [plan.spans[index] for index in indices]
-        lexicon = lexicon_of(job.request.lexicon)
-        spoken = lexicon.spoken if lexicon else spoken_text
-        return SliceOrder(
-            job_id=job.id,
-            epoch=job.epoch,
-            deadline_at_ms=job.deadline_at_ms,
-            request=job.request,
-            pieces=tuple(
-                (span.index, span.characters, spoken(text[span.char_start : span.char_end])) for span in spans
-            ),
-            timeouts=plan.timeouts,
-            max_in_flight=self._warm().settings.max_calls_per_job,
-            adopt=adopt,
-            traceparent=tracing.traceparent(),
-        )
+        most = self._warm().settings.max_calls_per_job
+        return self._warm().dispatch(slice_order(job, self._input, indices, max_in_flight=most, adopt=adopt, sole=sole))
+
+    async def _opening(self, job: JobRecord, index: int) -> AsyncGenerator[SliceProgress]:
+        """The job's first chunk from the door; if that has died, from a worker, which looks for its clip first."""
+        assert self._first is not None and self._ledger is not None  # noqa: S101, PT018 - the job is running
+        result = await self._first.result()
+        self._first = None
+        if result is not None:
+            self._settled_from_outside |= result.error is not None
+            yield SliceProgress((result,), self._in_flight)
+        elif self._ledger.verdict() is None:
+            log.warning("door_lost", job_id=job.id, epoch=job.epoch)
+            async with contextlib.aclosing(self._dispatch(job, [index], adopt=True, sole=False)) as stream:
+                async for progress in stream:
+                    yield progress
+
+    async def opening(self, result: ChunkResult | None) -> bool:
+        """What the door says of the first chunk, which it speaks: its result, or None: it is still being spoken.
+
+        False if it is not waited for: the job is over, or an actor before this one was told to wait.
+        """
+        over = self._stopped.is_set() or self._cancelled.is_set() or self._wanted_back.is_set()
+        if self._first is not None and not over:
+            self._first.hear(result)
+        return self._first is not None and not over
 
     def _take(self, ledger: Ledger, batch: list[SliceProgress]) -> None:
         for progress in batch:
@@ -332,7 +340,7 @@ class JobActor(JobObject):
             return
         # It decides the job, whose end commits it.
         self._settled_from_outside = True
-        self._arrived.set()
+        self._inbox.wake()
         await self._stopped.wait()
         if await self.retrieve_chunk(result.index) is None:
             await self._running()  # says why it is not there: the job ended without it, or is another actor's

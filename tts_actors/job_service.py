@@ -5,10 +5,10 @@ another's job is not found.
 """
 
 import asyncio
+import contextlib
 import itertools
-import re
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 
 import structlog
@@ -17,17 +17,16 @@ from tts_actors import metrics, tracing
 from tts_actors.admission import Admission, check_accepting
 from tts_actors.ahead import Ahead
 from tts_actors.backends.catalog import Catalog, Route
+from tts_actors.chunk_worker import WorkerTools
 from tts_actors.config import AppArgs
 from tts_actors.errors import (
     ChunkFailed,
     Conflict,
     DirectoryUnavailable,
     HasGaps,
-    JobExpired,
     NotFound,
     NotReady,
     QueueFull,
-    RequestMismatch,
     StoreUnavailable,
 )
 from tts_actors.inputs import Inputs
@@ -46,15 +45,14 @@ from tts_actors.models import (
     Quota,
     SpeechRequest,
 )
+from tts_actors.opening import Opening
 from tts_actors.outputs import OutputFile, Renderer, Segment, chunk_pcm, lay_out
 from tts_actors.planning import PlanBounds, plan_job
 from tts_actors.protocols import ClipStore, Directory, JobStore
 from tts_actors.spares import new_job_id
 from tts_actors.states import TERMINAL
+from tts_actors.tenancy import JOB_ID, repeated, visible
 from tts_actors.views import ChunkView
-
-JOB_ID = re.compile(r"[A-Za-z0-9._-]{3,64}\Z")
-"""What a job id may look like; anything else is not looked up at all."""
 
 ENCODE_WAIT_SECONDS = 50.0
 """How long a request waits for a compressed file: below the minute at which proxies give up."""
@@ -84,12 +82,14 @@ class JobService:
         store: JobStore,
         clips: ClipStore,
         directory: Directory,
+        tools: Callable[[], Awaitable[WorkerTools]] | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._args = args
         self._store = store
         self._clips = clips
         self._directory = directory
+        self._tools = tools
         self._now = now
         self._renderer = Renderer(clips, self._is_gone)
         self._live = LiveAudio(store, clips, directory)
@@ -136,10 +136,12 @@ class JobService:
         request_hash: str = "",
         plan: JobPlan | None = None,
         encode_ahead: bool = False,
+        opens: bool = False,
     ) -> Accepted:
         """Accept a job: when this returns, it is committed. Raises before anything is stored.
 
-        With ``encode_ahead`` its file, in its format, is encoded while it is spoken.
+        With ``encode_ahead`` its file, in its format, is encoded while it is spoken; with ``opens`` its first chunk may
+        be spoken by this process, for somebody who is about to listen.
 
         If the id or the key names a job already, that one comes back; :class:`RequestMismatch` if its request was
         another, :class:`JobExpired` if its life is over.
@@ -148,7 +150,7 @@ class JobService:
         plan = plan or await self.plan(request, text)
         earlier = await self._repeated(tenant, job_id, idempotency_key)
         if earlier is not None:
-            return Accepted(_same(earlier, tenant, request_hash), plan, made=False)
+            return Accepted(repeated(tenant, earlier, request_hash), plan, made=False)
         check_accepting(self._directory.draining)
         reservation = await self._reserve() if job_id is None else Reservation(job_id)
         now_ms = int(self._now() * 1_000)
@@ -167,29 +169,41 @@ class JobService:
             quota=self._quota,
             traceparent=tracing.traceparent(),
         )
-        try:
-            record, made = await self._store.create_job(job, self._admission.wait_ms)
-        except QueueFull as full:
-            raise await self._admission.refusal(full) from None
-        if not made and job_id is None and idempotency_key is None:
-            raise StoreUnavailable("the fresh job id was taken: ask again", 1.0)
-        if not made:
-            return Accepted(_same(record, tenant, request_hash), plan, made=False)
-        self._begin(record, JobInput(text, plan), claim)
+        with self._opening(job) if opens else contextlib.nullcontext() as opening:
+            try:
+                record, made = await self._store.create_job(job, self._admission.wait_ms)
+            except QueueFull as full:
+                raise await self._admission.refusal(full) from None
+            if not made and job_id is None and idempotency_key is None:
+                raise StoreUnavailable("the fresh job id was taken: ask again", 1.0)
+            if not made:
+                return Accepted(repeated(tenant, record, request_hash), plan, made=False)
+            opened = opening is not None and opening.hand_over(record)
+        self._begin(record, JobInput(text, plan), claim, opened=opened)
         if encode_ahead:
             self._ahead.start(record)
         return Accepted(record, plan, made=True)
 
-    def _begin(self, record: JobRecord, given: JobInput, claim: Claim | None) -> None:
+    def _opening(self, job: NewJob) -> contextlib.AbstractContextManager[Opening | None]:
+        """What speaks the job's first chunk, if the job will have its actor at once."""
+        if job.claim is None or self._tools is None:
+            return contextlib.nullcontext()
+        opening = Opening(job, self._tools, self._directory, self._live)
+        self._keep(opening.task)
+        return opening
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._starting.add(task)
+        task.add_done_callback(self._starting.discard)
+
+    def _begin(self, record: JobRecord, given: JobInput, claim: Claim | None, *, opened: bool) -> None:
         """Have a committed job started. Accepted is accepted: the answer does not wait for the start."""
         metrics.record(metrics.JOBS_ACCEPTED, 1, record.request.priority.value)
         given = self._inputs.keep(record, given)
         activation = None
         if claim is not None and record.epoch:
-            activation = Activation(record, given, (), claim.lease_until_ms)
-        task = asyncio.create_task(self._start(record, activation))
-        self._starting.add(task)
-        task.add_done_callback(self._starting.discard)
+            activation = Activation(record, given, (), claim.lease_until_ms, opened)
+        self._keep(asyncio.create_task(self._start(record, activation)))
 
     async def _repeated(self, tenant: str, job_id: str | None, idempotency_key: str | None) -> JobRecord | None:
         """The job that an earlier request with this id or key has made; a full queue does not matter to it."""
@@ -217,7 +231,7 @@ class JobService:
 
     async def get(self, tenant: str, job_id: str) -> JobRecord:
         """The job. Raises :class:`NotFound`, or :class:`JobExpired` when its life is over."""
-        return _visible(tenant, await self._store.get_job(job_id) if JOB_ID.match(job_id) else None)
+        return visible(tenant, await self._store.get_job(job_id) if JOB_ID.match(job_id) else None)
 
     async def list_jobs(self, tenant: str, *, limit: int, after: str | None, state: JobState | None) -> list[JobRecord]:
         """The tenant's jobs, newest first."""
@@ -247,7 +261,7 @@ class JobService:
     async def chunk(self, tenant: str, job_id: str, index: int) -> tuple[ChunkView, JobInput, JobRecord]:
         """One chunk. Raises :class:`NotFound` for an index that the job has not."""
         found = await self._store.get_chunk(job_id, index) if JOB_ID.match(job_id) else None
-        job = _visible(tenant, found[0] if found else None)
+        job = visible(tenant, found[0] if found else None)
         if not 0 <= index < job.chunk_total:
             raise NotFound(f"the job has chunks 0 to {job.chunk_total - 1}", "chunk_index")
         given = await self._inputs.of(job)
@@ -373,21 +387,3 @@ class JobService:
         """If the job has been deleted or has expired: nothing may be stored for it any more."""
         job = await self._store.get_job(job_id)
         return job is None or job.state is JobState.EXPIRED
-
-
-def _same(job: JobRecord, tenant: str, request_hash: str) -> JobRecord:
-    """The job, if it was made by this very request."""
-    if job.tenant != tenant:  # taken, but by whom or for what is not this caller's to know
-        raise NotFound("there is no such job", "job_id")
-    if job.request_hash != request_hash:
-        raise RequestMismatch("this id or idempotency key belongs to a job with another request", "id")
-    return _visible(tenant, job)
-
-
-def _visible(tenant: str, job: JobRecord | None) -> JobRecord:
-    """The job, if there is one that this tenant may see and that has not expired."""
-    if job is None or job.tenant != tenant:
-        raise NotFound("there is no such job", "job_id")
-    if job.state is JobState.EXPIRED:
-        raise JobExpired("the job has expired and its audio is gone", "job_id")
-    return job

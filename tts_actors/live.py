@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -114,6 +114,12 @@ class Track:
         self.error: TtsError | None = None
         self.changed = Signal()
 
+    def begin(self, first: Segment) -> None:
+        """Take the first segment from the one who speaks it, ahead of the news that its clip is stored."""
+        if not self.segments and not self.ended:
+            self.segments.append(first)
+            self.changed.send()
+
     async def fill(self, news: AsyncGenerator[News]) -> None:
         """Lay out what comes until the job has ended."""
         try:
@@ -131,6 +137,9 @@ class Track:
     def _take(self, news: News) -> None:
         self._results.update((result.index, result) for _, result in news.results)
         over = news.job.state in TERMINAL
+        if not self._begins_as_heard():
+            self._end(StoreUnavailable("the take that was heard is not the one that was stored"))
+            return
         while len(self.segments) < len(self._spans):
             index = len(self.segments)
             result = self._results.pop(index, None)
@@ -145,6 +154,11 @@ class Track:
             nothing = all(segment.clip is None for segment in self.segments)
             self._end(HasGaps("nothing of this job was spoken", "gaps") if nothing else None)
         self.changed.send()
+
+    def _begins_as_heard(self) -> bool:
+        """A first segment that was heard early is the stored one, unless its speaker was given up for dead."""
+        stored = self._results.get(0)
+        return not self.segments or stored is None or stored.clip == self.segments[0].clip
 
     def _end(self, error: TtsError | None) -> None:
         self.ended, self.error = True, error
@@ -264,11 +278,27 @@ class LiveAudio:
         self._directory = directory
         self._tracks: dict[_TrackKey, _Shared[Track]] = {}
         self._spools: dict[tuple[_TrackKey, str], _Shared[Spool]] = {}
+        self._openings: dict[str, Segment] = {}
 
     @property
     def encoders(self) -> int:
         """Encoders at work or kept for a listener."""
         return len(self._spools)
+
+    @contextlib.contextmanager
+    def opening(self, job_id: str) -> Iterator[Callable[[Segment], None]]:
+        """While it is open, what is put into it is the job's first segment for all who listen here."""
+
+        def put(first: Segment) -> None:
+            self._openings[job_id] = first
+            for key, shared in self._tracks.items():
+                if key[0] == job_id:
+                    shared.value.begin(first)
+
+        try:
+            yield put
+        finally:
+            self._openings.pop(job_id, None)
 
     def has_listeners(self, job_id: str) -> bool:
         """If somebody listens to the job here."""
@@ -295,6 +325,8 @@ class LiveAudio:
         shared = self._tracks.get(key)
         if shared is None:
             track = Track(given, fills_gaps=key[2])
+            if (first := self._openings.get(job.id)) is not None:
+                track.begin(first)
             task = asyncio.create_task(track.fill(follow(self._store, self._directory, job, 0)))
             shared = self._tracks[key] = _Shared(track, task)
         shared.users += 1

@@ -21,12 +21,16 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class Activation:
-    """A claimed job with all that its actor needs to work on it; void once the lease has run out."""
+    """A claimed job with all that its actor needs to work on it; void once the lease has run out.
+
+    With ``opened`` its first chunk is being spoken by the door that made the job, and is left to it.
+    """
 
     job: JobRecord
     input: JobInput
     results: tuple[ChunkResult, ...]
     lease_until_ms: int
+    opened: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,8 @@ class SliceOrder:
     """Work for one chunk-worker task: some chunks of one job, with all that is needed to speak them.
 
     ``pieces`` are ``(index, characters of the span, text to speak)``. ``adopt`` asks the worker to look for clips that
-    an earlier activation stored without a row before it calls a backend.
+    an earlier activation stored without a row before it calls a backend. ``sole``: no other worker speaks for this job
+    now, so leases that it still holds are those of a dead one.
     """
 
     job_id: str
@@ -46,6 +51,7 @@ class SliceOrder:
     max_in_flight: int
     adopt: bool
     traceparent: str | None = None
+    sole: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,11 +49,15 @@ ENCODER_VERSION = "1"
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One chunk's place in the output: its clip (None: a gap) and the silence behind it, in samples."""
+    """One chunk's place in the output: its clip (None: a gap) and the silence behind it, in samples.
+
+    ``body`` is the clip's object if it is at hand; otherwise the clip store has it.
+    """
 
     index: int
     clip: Clip | None
     pause_samples: int
+    body: bytes | None = None
 
     @property
     def samples(self) -> int:
@@ -140,7 +144,7 @@ class JoinedOutput:
         clip = segment.clip
         assert clip is not None  # noqa: S101 - a gap has no clip to read
         if whole:
-            return checked_clip(segment, await self._clips.get(clip.key))[WAV_HEADER_BYTES:]
+            return checked_clip(segment, segment.body or await self._clips.get(clip.key))[WAV_HEADER_BYTES:]
         data = await self._clips.get_range(clip.key, WAV_HEADER_BYTES + start, WAV_HEADER_BYTES + stop)
         if len(data) != stop - start:
             raise StoreUnavailable(f"the clip of chunk {segment.index} is damaged", DAMAGE_RETRY_SECONDS)

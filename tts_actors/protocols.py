@@ -239,6 +239,9 @@ class JobHandle(Protocol):
     async def put_back(self) -> None:
         """Stop work on the job and give up the claim on it; returns once its results so far are committed."""
 
+    async def opening(self, result: ChunkResult | None) -> bool:
+        """As of :meth:`Directory.opening`."""
+
     async def wait(self, version: int, timeout_seconds: float, linger_seconds: float) -> int: ...
 
     def kill(self) -> None: ...
@@ -275,6 +278,12 @@ class Directory(Protocol):
 
     async def forget(self, job_id: str) -> None:
         """Stop the job's actor, if any: the job is about to be deleted."""
+
+    async def opening(self, job_id: str, result: ChunkResult | None) -> bool:
+        """Tell the job's actor of the first chunk, which the caller speaks: its result, or None while it is at work.
+
+        False if the actor does not wait for it (any more).
+        """
 
     async def wait(self, job_id: str, version: int, timeout_seconds: float, *, linger_seconds: float = 0.0) -> None:
         """Return when the job's version passes ``version``, at the latest after the time-out.

@@ -105,7 +105,7 @@ class SpeechDoor:
         return stream
 
     async def _make(self, tenant: str, request: SpeechRequest, text: str, plan: JobPlan) -> JobRecord:
-        return (await self._service.create(tenant, request, text, plan=plan)).job
+        return (await self._service.create(tenant, request, text, plan=plan, opens=True)).job
 
     async def _joins(self, stream: _Stream, *, repeated: bool) -> bool:
         """If the same request is heard from this stream's job: while it runs, and when the answer did not arrive."""

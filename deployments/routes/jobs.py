@@ -16,9 +16,10 @@ from deployments.schemas import JobBody, chunk_answer, job_answer, manifest_answ
 from tts_actors.audio import MEDIA_TYPES, require_format, wav_header
 from tts_actors.backends.gauge import BackendFigures
 from tts_actors.errors import InvalidRequest, NotFound, NotReady, TtsError
-from tts_actors.job_service import JOB_ID, JobService
+from tts_actors.job_service import JobService
 from tts_actors.models import JobRecord, JobState, SpeechRequest
 from tts_actors.planning import estimated_audio_seconds, estimated_finish_seconds
+from tts_actors.tenancy import JOB_ID
 
 Job = Annotated[str, Path(max_length=128)]
 Index = Annotated[int, Path(ge=0, le=10**9)]

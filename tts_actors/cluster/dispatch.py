@@ -26,7 +26,7 @@ class RayDispatch:
         self._synthesize = synthesize_slice.options(scheduling_strategy=here)
 
     async def __call__(self, order: SliceOrder) -> AsyncGenerator[SliceProgress]:
-        if order.adopt:
+        if order.adopt and order.sole:
             # A worker of this job has died, or was killed by Ray along with the actor before this one: nobody else can
             # give back the leases it held.
             self._pool.forget.remote(order.job_id)

@@ -20,6 +20,7 @@ from tts_actors.cluster.together import Together
 from tts_actors.config import AppArgs
 from tts_actors.errors import DirectoryUnavailable
 from tts_actors.messages import Activation, Reservation
+from tts_actors.models import ChunkResult
 
 CALL_SECONDS = 10.0
 """An answer of the directory takes milliseconds; longer than this it is as good as gone."""
@@ -117,6 +118,14 @@ class Gateway:
     async def forget(self, job_id: str) -> None:
         self._jobs.pop(job_id, None)
         await self._insist("forget", job_id)
+
+    async def opening(self, job_id: str, result: ChunkResult | None) -> bool:
+        try:
+            actor = await self._job(job_id)
+            return bool(await answer(actor.opening.remote(result), CALL_SECONDS))
+        except (DirectoryUnavailable, ValueError) as error:
+            self._jobs.pop(job_id, None)
+            raise DirectoryUnavailable("the job has no actor at the moment", 1.0) from error
 
     async def open(self) -> None:
         """Find or make the directory, of this deployment or a later one, and watch from now on whether it is drained.

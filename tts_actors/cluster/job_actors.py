@@ -21,7 +21,7 @@ from tts_actors.job_actor import JobActor
 from tts_actors.job_object import ActorSettings, ActorTools
 from tts_actors.logs import configure_logs
 from tts_actors.messages import Activation
-from tts_actors.models import JobState
+from tts_actors.models import ChunkResult, JobState
 from tts_actors.protocols import ClipStore
 from tts_actors.stores.jobs import SqlJobStore
 
@@ -120,6 +120,9 @@ class RayJobHandle:
 
     async def put_back(self) -> None:
         await answer(self._actor.put_back.remote())
+
+    async def opening(self, result: ChunkResult | None) -> bool:
+        return bool(await answer(self._actor.opening.remote(result), 5))
 
     async def wait(self, version: int, timeout_seconds: float, linger_seconds: float) -> int:
         reference = self._actor.wait.remote(version, timeout_seconds, linger_seconds)

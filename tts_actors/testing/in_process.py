@@ -22,7 +22,7 @@ from tts_actors.job_actor import JobActor
 from tts_actors.job_object import ActorSettings, ActorTools
 from tts_actors.job_service import JobService
 from tts_actors.messages import Activation, Lease, LeaseReport, SliceOrder, SliceProgress
-from tts_actors.models import Attempt, JobState, Priority
+from tts_actors.models import Attempt, ChunkResult, JobState, Priority
 from tts_actors.protocols import Dispatch
 from tts_actors.stores.clips import ObjectClipStore
 from tts_actors.stores.jobs import SqlJobStore
@@ -82,6 +82,9 @@ class LocalJobHandle:
 
     async def put_back(self) -> None:
         await self.actor.put_back()
+
+    async def opening(self, result: ChunkResult | None) -> bool:
+        return await self.actor.opening(result)
 
     async def wait(self, version: int, timeout_seconds: float, linger_seconds: float) -> int:
         if self.killed:
@@ -164,6 +167,9 @@ async def running_service(args: AppArgs) -> AsyncIterator[LocalService]:
             retry=args.retry.policy(),
         )
 
+        async def open_tools() -> WorkerTools:
+            return tools
+
         def dispatch(order: SliceOrder) -> AsyncGenerator[SliceProgress]:
             return synthesize_chunks(order, tools)
 
@@ -171,7 +177,7 @@ async def running_service(args: AppArgs) -> AsyncIterator[LocalService]:
         directory = JobDirectory(spawner=spawner, store=store, clips=clips, args=args, owner=OWNER)
         serving = asyncio.create_task(directory.serve())
         try:
-            service = JobService(args, store=store, clips=clips, directory=directory)
+            service = JobService(args, store=store, clips=clips, directory=directory, tools=open_tools)
             yield LocalService(args, service, directory, spawner, store, clips, tools, pool)
         finally:
             serving.cancel()
