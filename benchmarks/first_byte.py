@@ -19,12 +19,12 @@ REQUESTS, DELAY_MS, EXPORT_SECONDS = 20, 50, 8.0
 
 MOMENTS = {
     "the HTTP replica has it": ("POST /v1/audio/speech", "start_time"),
-    "the job is committed, and with the directory": ("tts.directory.start", "start_time"),
-    "the job's actor has begun": ("tts.job.run", "start_time"),
-    "a chunk worker has begun": ("tts.chunk", "start_time"),
+    "the first chunk is begun": ("tts.chunk", "start_time"),
     "the backend is called": ("tts.backend.call", "start_time"),
     "the backend has answered (50 ms)": ("tts.backend.call", "end_time"),
     "the clip is on the disk": ("tts.clip.keep", "end_time"),
+    "meanwhile: the job is committed, and with the directory": ("tts.directory.start", "start_time"),
+    "meanwhile: the job's actor has begun": ("tts.job.run", "start_time"),
 }
 """Whose first span of the request's trace tells, and which end of it."""
 

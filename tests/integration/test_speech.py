@@ -1,6 +1,7 @@
 """OpenAI's door on Ray Serve: the SDK, live audio, events, broken streams."""
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import openai
@@ -112,3 +113,21 @@ def test_events_and_live_audio_follow_a_job_to_its_end(service: Service) -> None
     _until(lambda: service.job(job["id"])["status"] == "completed")
     live = requests.get(f"{service.url}{job['links']['audio']}?live=1&format=pcm", timeout=60)
     assert live.content == requests.get(f"{service.url}{job['links']['audio']}?format=pcm", timeout=60).content
+
+
+def test_a_door_that_is_killed_leaves_the_first_chunk_to_a_worker(service: Service) -> None:
+    body = {"model": "fake-tts", "input": "The lamp [[delay:2500]] is lit. The sea is calm. Nobody sails."}
+    with ThreadPoolExecutor(1) as callers:
+        answer = callers.submit(requests.post, f"{service.url}/v1/audio/speech", json=body, timeout=60)
+        _until(lambda: service.backend.stats()["in_flight"] and service.backend.stats()["completed"])
+        newest = requests.get(f"{service.url}/v1/audio/speech/jobs?limit=1", timeout=30).json()["data"][0]
+        assert newest["status"] == "in_progress"
+        (door,) = service.processes("ray::ServeReplica:tts:ingress")
+        door.kill()
+        with pytest.raises(requests.exceptions.RequestException):
+            answer.result().raise_for_status()
+    _until(lambda: requests.get(f"{service.url}/readyz", timeout=30).status_code == 200)
+    job = service.job(newest["id"], wait=60)
+    assert job["status"] == "completed"
+    assert "door_lost" in service.log
+    assert service.backend.stats()["calls"] == job["chunks"]["total"] + 1

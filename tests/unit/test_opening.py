@@ -94,9 +94,11 @@ async def test_the_door_speaks_the_first_chunk_and_workers_the_rest(tmp_path: Pa
         assert set(calls_of(backend).values()) == {1}
         assert str(backend.log.records[0]["text"]).startswith(FIRST)
         first = (await service.service.chunks("", job.id))[0]
-        assert first.result is not None and first.result.attempts[0].outcome == "ok"
+        assert first.result is not None
+        assert first.result.attempts[0].outcome == "ok"
         file = await audio_of(service, job.id)
-        assert audio and len(file) > len(wav_header(None))
+        assert audio
+        assert len(file) > len(wav_header(None))
 
 
 async def test_the_first_take_is_heard_before_it_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +136,8 @@ async def test_a_door_that_dies_leaves_the_chunk_to_a_worker(
         assert set(calls_of(backend).values()) == {1}
         late = orders[-1]
         assert [piece[0] for piece in late.pieces] == [0]
-        assert late.adopt and not late.sole  # the leases of the worker beside it are not a dead one's
+        assert late.adopt
+        assert not late.sole
 
 
 @pytest.mark.usefixtures("impatient")
@@ -188,14 +191,15 @@ async def test_a_cancelled_job_closes_the_doors_call(tmp_path: Path) -> None:
 
 
 async def test_a_first_chunk_that_fails_ends_the_job_and_says_why(tmp_path: Path) -> None:
-    async with running(tmp_path) as (service, backend, door):
+    async with running(tmp_path) as (service, _, door):
         speech = await speak(door, slow_first("[[fault:400]]"))
         with pytest.raises(TtsError, match="400"):
             await heard(speech)
         job = await ended(service, speech)
         assert job.state is JobState.FAILED
         first = (await service.service.chunks("", job.id))[0]
-        assert first.result is not None and first.result.attempts[-1].status == 400
+        assert first.result is not None
+        assert first.result.attempts[-1].status == 400
 
 
 async def test_a_job_that_fails_elsewhere_does_not_wait_for_the_door(tmp_path: Path) -> None:
@@ -224,7 +228,8 @@ async def test_a_job_that_waits_for_its_turn_is_not_opened(tmp_path: Path) -> No
         busy = await speak(door, slow_first("[[fault:hang]]"))
         await until(lambda: backend.log.records)
         waiting = await speak(door)
-        assert waiting.job is not None and waiting.job.state is JobState.QUEUED
+        assert waiting.job is not None
+        assert waiting.job.state is JobState.QUEUED
         await asyncio.sleep(0.3)
         assert not calls_of(backend)[f"{FIRST}."]
         assert busy.job is not None
