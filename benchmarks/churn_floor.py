@@ -4,7 +4,7 @@ from benchmarks.churn import AT_ONCE, bare_rate
 from benchmarks.harness import Report, ratios, rounds
 from benchmarks.service import Stage
 
-COUNT = 10
+COUNT = 8
 
 
 async def measure(stage: Stage, report: Report) -> None:
