@@ -57,6 +57,13 @@ def family(pid: int) -> list[psutil.Process]:
         return []
 
 
+def kill_family(pid: int) -> None:
+    """Kill the process and all below it."""
+    for process in family(pid):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
 def role(process: psutil.Process) -> str:
     """What the process is in the service."""
     try:

@@ -1,8 +1,6 @@
 """Starts what is measured: the service and the stub speech server, each in processes of their own."""
 
 import asyncio
-import os
-import signal
 import socket
 import subprocess
 import sys
@@ -18,7 +16,7 @@ import aiohttp
 import yaml
 
 from benchmarks.harness import ROOT
-from benchmarks.processes import cpu_seconds
+from benchmarks.processes import cpu_seconds, kill_family
 from tts_actors.testing import FakeBackendProcess, Faults
 
 START_SECONDS = 180.0
@@ -159,7 +157,7 @@ def open_session() -> aiohttp.ClientSession:
 
 @contextmanager
 def running(document: dict[str, Any] | None = None) -> Iterator[tuple[str, int, Path]]:
-    """URL, pid and data folder of a service that stops with the block; None: on ``serve_config.yaml`` as it is."""
+    """URL, pid and data folder of a service that is killed with the block; None: on ``serve_config.yaml`` as it is."""
     port = free_port()
     text = (ROOT / "serve_config.yaml").read_text() if document is None else yaml.safe_dump(document)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
@@ -174,12 +172,8 @@ def running(document: dict[str, Any] | None = None) -> Iterator[tuple[str, int, 
             _wait_ready(process, log_path)
             yield f"http://127.0.0.1:{port}", process.pid, folder / "data"
         finally:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(60)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            kill_family(process.pid)  # at once: an orderly stop takes ten seconds, with HAProxy a minute
+            process.wait()
 
 
 def _wait_ready(process: "subprocess.Popen[bytes]", log: Path) -> None:
