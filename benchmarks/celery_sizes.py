@@ -1,11 +1,11 @@
-"""Celery with Redis on 1,000 and on 2,000 chunks, and with Redis forcing every write, as the service does."""
+"""Celery with Redis on 640 and on 2,000 chunks, and with Redis forcing every write, as the service does."""
 
 from benchmarks.harness import Contender, Report, ratios, rounds
 from benchmarks.many_chunks import WHAT_CELERY_IS, ideal
 from benchmarks.peers.celery_peer import celery_peer
 from benchmarks.service import CONCURRENCY, SENTENCE, Stage
 
-SIZES = (1_000, 2_000)
+SIZES = (640, 2_000)
 
 
 async def measure(stage: Stage, report: Report) -> None:

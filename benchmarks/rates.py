@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 CLIENTS = 16
-WINDOW_SECONDS = 1.2
+WINDOW_SECONDS = 1.0
 
 
 async def rate(call: Callable[[], Awaitable[Any]]) -> float:
