@@ -59,7 +59,8 @@ def test_a_result_is_kept_with_its_circumstances_and_shown_in_both_modes(
     assert kept["when"].endswith("UTC")
     page = report.render(report.load_results(tmp_path))
     assert "| over the ideal | 1.5x | 1.3x | at most 1.4x | **missed**; with HAProxy reached |" in page
-    assert "`make bench BENCH=forty_chunks`" in page
+    assert "`make bench BENCH=forty_chunks` (took 0 s and 0 s with HAProxy)" in page
+    assert "| over the ideal | 1 | 1.5x | 1.3x | at most 1.4x |" in page, "with how many values the median is of"
     assert "many_chunks : it broke" in page
 
 
