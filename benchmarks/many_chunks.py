@@ -1,9 +1,8 @@
 """2,000 chunks of 200 ms, 64 in flight: the service, Celery with Redis, and a plain script, turn by turn. [aim 2]"""
 
-import time
 from contextlib import AsyncExitStack
 
-from benchmarks.harness import Contender, NotPossible, Report, ratios, rounds
+from benchmarks.harness import Contender, NotPossible, Report, ratios, rounds, timed
 from benchmarks.peers.celery_peer import CeleryPeer, celery_peer
 from benchmarks.peers.direct import direct_calls
 from benchmarks.peers.one_process import job_in_one_process, one_process
@@ -49,9 +48,8 @@ async def measure(stage: Stage, report: Report) -> None:
     report.row(f"a script, {calls:,} calls: over the ideal", ratios(found["direct"], ideal(calls)), "x")
     inside = ratios(found["inside.completed"], ideal(peers_count))
     report.row(f"the job in one process, {peers_count:,} chunks: over the ideal", inside, "x")
-    over = ratios(found["job.spoken"], ideal(count))
+    over = ratios(found["job"], ideal(count))
     report.row(f"the service, POST to completed: over the ideal {ideal(count):.2f} s", over, "x", at_most=1.06)
-    report.row("one file of it, read over HTTP", found["job.file"], " s")
     if celery is not None:
         _say_celery(report, found, count, peers_count)
     report.row("most calls in flight, counted by the backend", most, at_most=CONCURRENCY)
@@ -67,28 +65,18 @@ def _celery(stage: Stage, report: Report, peers: AsyncExitStack) -> CeleryPeer |
 
 
 def _say_celery(report: Report, found: dict[str, list[float]], count: int, peers_count: int) -> None:
-    for what, said in ("spoken", "text to all chunks spoken"), ("file", "text to one file on the disk"):
-        over = ratios(found[f"celery.{what}"], ideal(peers_count))
-        report.row(f"Celery, {peers_count:,} chunks, {said}: over the ideal", over, "x")
-        chunk = ratios(ratios(found[f"job.{what}"], ideal(count)), over)
-        if what == "spoken":
-            report.row("all chunks spoken, a chunk: the service over Celery", chunk, "x", at_most=1)
-        else:
-            report.row("one file of it, a chunk: the service (over HTTP) over Celery", chunk, "x")
+    over = ratios(found["celery.spoken"], ideal(peers_count))
+    report.row(f"Celery, {peers_count:,} chunks, text to all chunks spoken: over the ideal", over, "x")
+    chunk = ratios(ratios(found["job"], ideal(count)), over)
+    report.row("all chunks spoken, a chunk: the service over Celery", chunk, "x", at_most=1)
     report.note(WHAT_CELERY_IS)
 
 
-async def _job(stage: Stage, text: str) -> dict[str, float]:
-    started = time.perf_counter()
-    job = await stage.start_job(text)
-    await stage.finished(job)
-    spoken = time.perf_counter() - started
-    size = 0
-    async with stage.session.get(f"{stage.url}{job}/audio?format=wav") as response:
-        async for piece in response.content.iter_any():
-            size += len(piece)
-    assert response.status == 200
-    assert size > 40_000
-    file = time.perf_counter() - started
+async def _job(stage: Stage, text: str) -> float:
+    took = await timed(_finished(stage, text))
     await stage.rest()
-    return {"spoken": spoken, "file": file}
+    return took
+
+
+async def _finished(stage: Stage, text: str) -> None:
+    await stage.finished(await stage.start_job(text))

@@ -49,6 +49,7 @@ async def measure(stage: Stage, report: Report) -> None:
                 "relay": lambda: rate(lambda: _first_byte(stage, _relay(stage), SENTENCE)),
                 "spoken": lambda: rate(lambda: _first_byte(stage, _door(stage.url), SENTENCE)),
             },
+            warm=0,
         )
         report.row("empty deployment, 16 clients", speech["nothing"], "/s")
         report.row("a deployment that passes the call on, 16 clients", speech["relay"], "/s")
