@@ -28,6 +28,12 @@ CALL_SECONDS = 10.0
 AHEAD_SECONDS = 30.0
 """How long an id that was fetched ahead is used: the directory takes unused ones back after 60 s."""
 
+FETCH_SECONDS = 0.02
+"""How long the next id is not asked for: the job that has taken this one is committed and answered first."""
+
+FETCH_AGAIN_SECONDS, FETCH_TRIES = 1.0, 5
+"""An id is asked for again if there was no warm actor to it: a new one is up two seconds after a job has taken one."""
+
 MAX_HANDLES = 2_000
 """Job actor handles kept: looking one up again blocks a thread for a round trip to the head node."""
 
@@ -94,10 +100,14 @@ class Gateway:
         return reservation
 
     async def _fetch_ahead(self) -> None:
-        with contextlib.suppress(DirectoryUnavailable):
-            reservation = await self._reserved()
-            if reservation.owner is not None:  # without a warm actor there is nothing to keep: better luck next time
-                self._ahead = (reservation, time.monotonic())
+        await asyncio.sleep(FETCH_SECONDS)
+        for _ in range(FETCH_TRIES):
+            with contextlib.suppress(DirectoryUnavailable):
+                reservation = await self._reserved()
+                if reservation.owner is not None:  # without a warm actor there is nothing to keep
+                    self._ahead = (reservation, time.monotonic())
+                    return
+            await asyncio.sleep(FETCH_AGAIN_SECONDS)
 
     async def _reserved(self) -> Reservation:
         return await self._reserve(None)

@@ -1,0 +1,37 @@
+"""Ids that a replica fetches ahead, so that accepting a job waits for no actor."""
+
+import asyncio
+
+import pytest
+
+from tests.unit.local_service import until
+from tts_actors.cluster import gateway
+from tts_actors.cluster.gateway import Gateway
+from tts_actors.config import AppArgs
+from tts_actors.messages import Reservation
+
+BACKEND = {"name": "a", "protocol": "openai", "url": "http://127.0.0.1:1/v1"}
+
+
+async def test_an_id_is_fetched_again_until_a_warm_actor_comes_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway, "FETCH_SECONDS", 0.05)
+    monkeypatch.setattr(gateway, "FETCH_AGAIN_SECONDS", 0.01)
+    answers = [Reservation("job-1", "me"), Reservation("job-2"), Reservation("job-3"), Reservation("job-4", "me")]
+    asked: list[int] = []
+
+    async def ask(_: Gateway, method: str, count: int) -> list[Reservation]:
+        assert method == "reserve"
+        asked.append(count)
+        return [answers.pop(0)]
+
+    monkeypatch.setattr(Gateway, "_ask", ask)
+    door = Gateway(AppArgs.model_validate({"backends": [BACKEND]}), 0)
+    assert (await door.reserve()).job_id == "job-1"
+    await asyncio.sleep(0)
+    assert asked == [1]  # the job that has this id comes first
+    await until(lambda: len(asked) == 4)
+    await until(lambda: door._ahead[0] is not None)
+    assert await door.reserve() == Reservation("job-4", "me")
+    assert asked == [1] * 4
+    assert door._fetching is not None
+    door._fetching.cancel()
