@@ -15,7 +15,7 @@ import structlog
 
 from tts_actors import metrics, tracing
 from tts_actors.config import AppArgs
-from tts_actors.errors import DirectoryUnavailable, JobExpired, NotFound, NotReady, RetryLater
+from tts_actors.errors import DirectoryUnavailable, JobExpired, NotFound, NotReady, RetryLater, StaleEpoch
 from tts_actors.job_actor import LEASE_MS
 from tts_actors.logs import place_of
 from tts_actors.messages import Activation, Reservation
@@ -137,17 +137,17 @@ class JobDirectory:
 
     async def cancel(self, job_id: str) -> None:
         """End the job as cancelled, wherever it is; returns once that is in the store. Idempotent."""
-        if job_id in self._active:
-            await (await self._handle_of(job_id)).cancel()
-            return
-        activation = await self._store.claim(job_id, owner=self._owner, now_ms=self._now_ms(), lease_ms=LEASE_MS)
-        if activation is None:
-            return
-        job = activation.job
-        now_ms = self._now_ms()
-        ttl_seconds = job.request.ttl_seconds or self._retention.ttl_seconds
-        ending = Ending(JobState.CANCELLED, now_ms, now_ms + ttl_seconds * 1_000)
-        await self._store.finish(job_id, job.epoch, ending=ending)
+        while job_id not in self._active:
+            now_ms = self._now_ms()
+            activation = await self._store.claim(job_id, owner=self._owner, now_ms=now_ms, lease_ms=LEASE_MS)
+            if activation is None:
+                return
+            ttl_seconds = activation.job.request.ttl_seconds or self._retention.ttl_seconds
+            ending = Ending(JobState.CANCELLED, now_ms, now_ms + ttl_seconds * 1_000)
+            with contextlib.suppress(StaleEpoch):  # its turn came in this very moment, and its actor has claimed it
+                await self._store.finish(job_id, activation.job.epoch, ending=ending)
+                return
+        await (await self._handle_of(job_id)).cancel()
 
     async def pause(self, grace_seconds: float) -> None:
         """Start no job any more. Running ones may end within the grace; then they are put back into the store.

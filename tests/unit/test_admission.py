@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -130,6 +131,30 @@ async def test_waiting_jobs_run_by_priority_then_age(tmp_path: Path) -> None:
             assert (await service.service.wait("", job.id, 30)).state is JobState.COMPLETED
         spoken_texts = [call["text"] for call in backend.calls[1:]]
         assert spoken_texts == ["This is i1.", "This is i2.", "This is b1.", "This is b2."]
+
+
+async def test_a_job_whose_turn_comes_while_it_is_cancelled_is_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with local_service(tmp_path, limits={"max_active_jobs": 1, "spare_actors": 0}) as (service, backend):
+        blocker = await created(service, "[[fault:hang]] The one that runs.")
+        waiting = await created(service, "[[fault:hang]] The one that waits.")
+        await until(lambda: backend.calls)
+        finish, raced = service.store.finish, False
+
+        async def late(job_id: str, epoch: int, **ending: Any) -> int:
+            nonlocal raced
+            if job_id == waiting.id and not raced:
+                raced = True
+                service.directory._activate(job_id)
+                while (job := await service.store.get_job(job_id)) is None or job.epoch == epoch:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            return await finish(job_id, epoch, **ending)
+
+        monkeypatch.setattr(service.store, "finish", late)
+        assert (await service.service.cancel("", waiting.id)).state is JobState.CANCELLED
+        assert raced
+        await service.service.cancel("", blocker.id)
 
 
 async def test_a_claimed_job_whose_start_was_never_told_does_not_wait_for_its_lease_to_run_out(tmp_path: Path) -> None:
