@@ -113,9 +113,9 @@ class JobDirectory:
         metrics.record(metrics.JOBS_RECOVERED, 1)
         self._activate(job_id)
 
-    async def reserve(self) -> Reservation:
-        """A fresh job id, with a warm actor waiting under that name and a place to run if there is one."""
-        if not self._spares or self._queue_waits or not self._has_room():
+    async def reserve(self, *, ahead: bool = False) -> Reservation:
+        """A fresh job id, with a warm actor and a place to run if there are; ``ahead`` never with the last place."""
+        if not self._spares or self._queue_waits or self.paused or self._room() <= int(ahead):
             return Reservation(new_job_id())
         return Reservation(self._spares.reserve(), self._owner)
 
@@ -225,10 +225,9 @@ class JobDirectory:
 
     async def opening(self, job_id: str, result: ChunkResult | None) -> bool:
         """See :class:`~tts_actors.protocols.Directory`; raises :class:`DirectoryUnavailable` if there is no actor."""
-        handle = self._handles.get(job_id) or self._finished.get(job_id)
-        if handle is None:
-            raise DirectoryUnavailable("the job has no actor at the moment", 1.0)
-        return await handle.opening(result)
+        if handle := self._handles.get(job_id) or self._finished.get(job_id):
+            return await handle.opening(result)
+        raise DirectoryUnavailable("the job has no actor at the moment", 1.0)
 
     async def figures(self) -> dict[str, int]:
         """How many actors there are, by what they do."""
@@ -387,8 +386,7 @@ class JobDirectory:
         watched = {job_id: version for job_id, version in versions.items() if job_id in self._handles}
         found = False
         async for claim in self._silence.claims(watched):
-            handle = self._handles.get(claim.job.id)
-            if handle is not None:
+            if handle := self._handles.get(claim.job.id):
                 log.warning("job_actor_silent", job_id=claim.job.id)
                 self._claims[claim.job.id] = claim
                 handle.give_up()

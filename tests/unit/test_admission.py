@@ -183,3 +183,11 @@ async def test_a_job_that_runs_is_not_started_again_however_often_the_sweep_look
             await service.directory.sweep()
             await asyncio.sleep(0.05)
         assert (await service.service.get("", job.id)).epoch == 1
+
+
+async def test_an_id_that_is_fetched_ahead_never_holds_the_last_place(tmp_path: Path) -> None:
+    async with local_service(tmp_path, limits={"max_active_jobs": 2, "spare_actors": 2}) as (service, _):
+        await until(lambda: len(service.directory._spares) == 2)
+        assert (await service.directory.reserve(ahead=True)).owner is not None
+        assert (await service.directory.reserve(ahead=True)).owner is None
+        assert (await service.directory.reserve()).owner is not None

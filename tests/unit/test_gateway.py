@@ -17,21 +17,42 @@ async def test_an_id_is_fetched_again_until_a_warm_actor_comes_with_it(monkeypat
     monkeypatch.setattr(gateway, "FETCH_SECONDS", 0.05)
     monkeypatch.setattr(gateway, "FETCH_AGAIN_SECONDS", 0.01)
     answers = [Reservation("job-1", "me"), Reservation("job-2"), Reservation("job-3"), Reservation("job-4", "me")]
-    asked: list[int] = []
+    asked: list[list[bool]] = []
 
-    async def ask(_: Gateway, method: str, count: int) -> list[Reservation]:
+    async def ask(_: Gateway, method: str, ahead: list[bool]) -> list[Reservation]:
         assert method == "reserve"
-        asked.append(count)
+        asked.append(ahead)
         return [answers.pop(0)]
 
     monkeypatch.setattr(Gateway, "_ask", ask)
     door = Gateway(AppArgs.model_validate({"backends": [BACKEND]}), 0)
     assert (await door.reserve()).job_id == "job-1"
     await asyncio.sleep(0)
-    assert asked == [1]  # the job that has this id comes first
+    assert asked == [[False]]  # the job that has this id comes first
     await until(lambda: len(asked) == 4)
     await until(lambda: door._ahead[0] is not None)
     assert await door.reserve() == Reservation("job-4", "me")
-    assert asked == [1] * 4
+    assert asked == [[False], [True], [True], [True]]
+    assert door._fetching is not None
+    door._fetching.cancel()
+
+
+async def test_while_there_is_no_warm_actor_ids_are_made_without_asking(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway, "FETCH_SECONDS", 60.0)
+    monkeypatch.setattr(gateway, "COLD_SECONDS", 0.2)
+    asked: list[list[bool]] = []
+
+    async def ask(_: Gateway, method: str, ahead: list[bool]) -> list[Reservation]:
+        asked.append(ahead)
+        return [Reservation(f"job-{len(asked)}")]
+
+    monkeypatch.setattr(Gateway, "_ask", ask)
+    door = Gateway(AppArgs.model_validate({"backends": [BACKEND]}), 0)
+    given = [await door.reserve() for _ in range(20)]
+    assert asked == [[False]]
+    assert len({reservation.job_id for reservation in given}) == 20
+    assert {reservation.owner for reservation in given} == {None}
+    await asyncio.sleep(0.25)
+    assert (await door.reserve()).job_id == "job-2"
     assert door._fetching is not None
     door._fetching.cancel()

@@ -148,9 +148,9 @@ class DirectoryActor:
         await self._ready()
         return self._pool
 
-    async def reserve(self, count: int) -> list[Reservation]:
+    async def reserve(self, ahead: list[bool]) -> list[Reservation]:
         directory = await self._ready()
-        return [await directory.reserve() for _ in range(count)]
+        return [await directory.reserve(ahead=each) for each in ahead]
 
     async def start(self, starts: list[Start]) -> None:
         directory = await self._ready()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import OrderedDict
 from typing import Any
@@ -21,6 +22,7 @@ from tts_actors.config import AppArgs
 from tts_actors.errors import DirectoryUnavailable
 from tts_actors.messages import Activation, Reservation
 from tts_actors.models import ChunkResult
+from tts_actors.spares import new_job_id
 
 CALL_SECONDS = 10.0
 """An answer of the directory takes milliseconds; longer than this it is as good as gone."""
@@ -33,6 +35,9 @@ FETCH_SECONDS = 0.02
 
 FETCH_AGAIN_SECONDS, FETCH_TRIES = 1.0, 5
 """An id is asked for again if there was no warm actor to it: a new one is up two seconds after a job has taken one."""
+
+COLD_SECONDS = 0.3
+"""How long the directory is not asked again that had no warm actor: while jobs queue up it has none for long."""
 
 MAX_HANDLES = 2_000
 """Job actor handles kept: looking one up again blocks a thread for a round trip to the head node."""
@@ -84,17 +89,26 @@ class Gateway:
         self._directory: Any | None = None
         self._connecting = asyncio.Lock()
         self._ahead: tuple[Reservation | None, float] = (None, 0.0)
+        self._cold_since = -math.inf
         self._fetching: asyncio.Task[None] | None = None
         self._jobs: OrderedDict[str, Any] = OrderedDict()
         self._reserve = Together(self._reserve_all)
         self._start = Together(self._start_all)
 
     async def reserve(self) -> Reservation:
-        """A fresh job id: the one fetched ahead if there is one, so that accepting a job waits for no actor."""
+        """A fresh job id: the one fetched ahead if there is one, so that accepting a job waits for no actor.
+
+        Nor does it when the directory had no warm actor a moment ago: such an id can be made here.
+        """
         ahead, since = self._ahead
         self._ahead = (None, 0.0)
-        fresh = ahead is not None and time.monotonic() - since < AHEAD_SECONDS
-        reservation = ahead if ahead is not None and fresh else await self._reserved()
+        now = time.monotonic()
+        if ahead is not None and now - since < AHEAD_SECONDS:
+            reservation = ahead
+        elif now - self._cold_since < COLD_SECONDS:
+            reservation = Reservation(new_job_id())
+        else:
+            reservation = await self._reserved()
         if self._fetching is None or self._fetching.done():
             self._fetching = asyncio.create_task(self._fetch_ahead())
         return reservation
@@ -103,17 +117,20 @@ class Gateway:
         await asyncio.sleep(FETCH_SECONDS)
         for _ in range(FETCH_TRIES):
             with contextlib.suppress(DirectoryUnavailable):
-                reservation = await self._reserved()
+                reservation = await self._reserved(ahead=True)
                 if reservation.owner is not None:  # without a warm actor there is nothing to keep
                     self._ahead = (reservation, time.monotonic())
                     return
             await asyncio.sleep(FETCH_AGAIN_SECONDS)
 
-    async def _reserved(self) -> Reservation:
-        return await self._reserve(None)
+    async def _reserved(self, *, ahead: bool = False) -> Reservation:
+        reservation = await self._reserve(ahead)
+        if reservation.owner is None and not ahead:
+            self._cold_since = time.monotonic()
+        return reservation
 
-    async def _reserve_all(self, asked: list[None]) -> list[Reservation]:
-        return list(await self._ask("reserve", len(asked)))
+    async def _reserve_all(self, ahead: list[bool]) -> list[Reservation]:
+        return list(await self._ask("reserve", ahead))
 
     async def start(self, job_id: str, activation: Activation | None = None, traceparent: str | None = None) -> None:
         await self._start((job_id, activation, traceparent))
