@@ -219,6 +219,9 @@ class LeaseSource(Protocol):
     def release(self, lease: Lease, attempt: Attempt) -> None:
         """Give the permission back and tell how the call went; never waits."""
 
+    async def settle(self) -> None:
+        """Leave nothing open: whoever calls this makes no calls and runs no event loop for a while."""
+
 
 class Dispatch(Protocol):
     """Runs slices of a job somewhere and streams what comes of them."""

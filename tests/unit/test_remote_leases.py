@@ -1,6 +1,9 @@
 """A worker's side of the pool, on the event loop that workers use."""
 
 import asyncio
+import threading
+import time
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -93,3 +96,56 @@ def test_a_repeated_call_does_not_wait_until_its_own_jobs_calls_are_through_with
             task.cancel()
 
     uvloop.run(scenario())
+
+
+class _Far:
+    """A pool on the event loop of another thread: it goes on when the caller's loop stands still."""
+
+    def __init__(self, pool: BackendPool, loop: asyncio.AbstractEventLoop) -> None:
+        self._pool = pool
+        self._loop = loop
+
+    def __getattr__(self, name: str) -> Any:
+        method, loop = getattr(self._pool, name), self._loop
+
+        class _Method:
+            def remote(self, *arguments: Any, **named: Any) -> "asyncio.Future[Any]":
+                return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(method(*arguments, **named), loop))
+
+        return _Method()
+
+
+def test_a_worker_whose_loop_stands_still_at_its_end_holds_no_leases() -> None:
+    far = asyncio.new_event_loop()
+    thread = threading.Thread(target=far.run_forever)
+    thread.start()
+
+    def ask(coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, far).result(30)
+
+    async def made() -> BackendPool:
+        return _pool({"a": 2})
+
+    async def lane(leases: RemoteLeases) -> None:
+        lease = await leases.acquire("job", usable=["a"], avoid=[], priority=Priority.INTERACTIVE)
+        await asyncio.sleep(0.01)
+        leases.release(lease, Attempt("a", "ok", 10))
+
+    near = uvloop.new_event_loop()
+    try:
+        pool = ask(made())
+
+        async def slice_of_work() -> None:
+            leases = RemoteLeases(_Far(pool, far))
+            await asyncio.gather(*(lane(leases) for _ in range(6)))
+            await leases.settle()
+
+        for _ in range(5):
+            near.run_until_complete(slice_of_work())  # and stands still from here
+            time.sleep(0.1)
+            assert ask(pool.in_flight()) == {"a": 0}
+    finally:
+        near.close()
+        far.call_soon_threadsafe(far.stop)
+        thread.join()
+        far.close()

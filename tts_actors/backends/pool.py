@@ -190,13 +190,17 @@ class BackendPool:
             raise PoolRestarted("the backend pool has been restarted: report the leases you hold")
         await asyncio.sleep(MAX_WAIT_SECONDS)
 
+    async def withdraw(self, job_id: str) -> None:
+        """Answer what this job has asked for with nothing: its worker is about to stand still."""
+        for jobs in self._waiting.values():
+            for waiter in list(jobs.get(job_id, ())):
+                self._give_up(waiter)
+
     async def forget(self, job_id: str) -> None:
         """The worker of this job has died: what it held and what it waited for is free at once, not after a lease's
         life, which is longer than anybody should wait for a job to go on.
         """
-        for jobs in self._waiting.values():
-            for waiter in list(jobs.get(job_id, ())):
-                self._give_up(waiter)
+        await self.withdraw(job_id)
         for backend, leases in self._held.items():
             for token in [token for token in leases if self._holders.get(token) == job_id]:
                 self._drop(backend, token)

@@ -40,6 +40,9 @@ pool is for leases that come back to be asked for anew (measured at 0.5 s)."""
 REPORT_SECONDS = 0.1
 """How long the news of calls whose leases were passed on may wait: the pool learns from it, nobody waits for it."""
 
+SETTLE_SECONDS = 2.0
+"""How long a worker waits at its end for the answer to a question that it has taken back."""
+
 IDLE_SECONDS = 2.0
 """How long a door keeps an idle lease for the next single call, which then needs no round trip."""
 
@@ -124,6 +127,21 @@ class RemoteLeases:
             self._tell(LeaseReport(lease.token, attempt, returned=False), REPORT_SECONDS)
             return
         self._give_back(lease, attempt)
+
+    async def settle(self) -> None:
+        """Before the event loop stands still: take open questions back, so that nothing is granted to nobody.
+
+        (A job that has all it needs has often asked for more. What it gave back at its end was granted to itself again,
+        and lost for a lease's life: the next jobs went slowly or stood still for 90 s.)
+        """
+        asking = [line.asking for line in self._lines.values() if line.asking is not None]
+        if asking:
+            for job_id in {key[0] for key in self._lines}:
+                self._pool.withdraw.remote(job_id)
+            await asyncio.wait(asking, timeout=SETTLE_SECONDS)
+        if self._reporting is not None:
+            self._reporting[1].cancel()
+            self._report()
 
     def _may_pass_on(self, lease: Lease) -> bool:
         """For a moment; while the pool is away, for as long as it would not count the lease as lost."""

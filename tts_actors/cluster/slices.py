@@ -92,6 +92,7 @@ async def _until_stopped(
                     return
                 progress = following.result()
                 if progress is None:
+                    await tools.leases.settle()
                     return
                 yield progress
     finally:

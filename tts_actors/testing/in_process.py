@@ -52,6 +52,9 @@ class DirectLeases:
         self._releases.add(task)
         task.add_done_callback(self._releases.discard)
 
+    async def settle(self) -> None:
+        """Nothing is open: this loop does not stand still."""
+
 
 class LocalJobHandle:
     """The :class:`~tts_actors.protocols.JobHandle` of an object; ``kill`` ends it as a lost process would."""
