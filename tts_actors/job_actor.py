@@ -213,7 +213,7 @@ class JobActor(JobObject):
 
     def _streams(self, job: JobRecord, indices: list[int], *, adopt: bool) -> list[AsyncGenerator[SliceProgress]]:
         """Where these chunks come from: a worker, and the first one from the door while that is at it."""
-        at_door = indices[:1] if self._first is not None else []
+        at_door = [0] if self._first is not None and indices[0] == 0 else []
         rest = indices[len(at_door) :]
         streams = [self._dispatch(job, rest, adopt=adopt or job.activations > 1)] if rest else []
         return streams + [self._opening(job, index) for index in at_door]
