@@ -101,8 +101,8 @@ class Signal:
 class Track:
     """The segments of one job in text order, as far as they are known without a hole.
 
-    With ``fills_gaps`` a chunk that failed becomes a gap, without it the track ends there with :class:`HasGaps`.
-    ``error`` is why the track ended early.
+    It ends when the job has, so that who has heard all of it finds it finished. With ``fills_gaps`` a chunk that failed
+    becomes a gap, without it the track ends there with :class:`HasGaps`. ``error`` is why the track ended early.
     """
 
     def __init__(self, given: JobInput, *, fills_gaps: bool) -> None:
@@ -110,6 +110,7 @@ class Track:
         self._fills_gaps = fills_gaps
         self._results: dict[int, ChunkResult] = {}
         self.segments: list[Segment] = []
+        self._early = False
         self.ended = False
         self.error: TtsError | None = None
         self.changed = Signal()
@@ -117,6 +118,7 @@ class Track:
     def begin(self, first: Segment) -> None:
         """Take the first segment from the one who speaks it, ahead of the news that its clip is stored."""
         if not self.segments and not self.ended:
+            self._early = True
             self.segments.append(first)
             self.changed.send()
 
@@ -137,7 +139,7 @@ class Track:
     def _take(self, news: News) -> None:
         self._results.update((result.index, result) for _, result in news.results)
         over = news.job.state in TERMINAL
-        if not self._begins_as_heard():
+        if not self._begins_as_heard(over=over):
             self._end(StoreUnavailable("the take that was heard is not the one that was stored"))
             return
         while len(self.segments) < len(self._spans):
@@ -150,15 +152,17 @@ class Track:
                 self._end(HasGaps(f"chunk {index} is missing: {reason}", "gaps"))
                 return
             self.segments += lay_out([self._spans[index]], [result] if result else [], news.job.request.speed)
-        if len(self.segments) == len(self._spans):
+        if over:
             nothing = all(segment.clip is None for segment in self.segments)
             self._end(HasGaps("nothing of this job was spoken", "gaps") if nothing else None)
         self.changed.send()
 
-    def _begins_as_heard(self) -> bool:
+    def _begins_as_heard(self, *, over: bool) -> bool:
         """A first segment that was heard early is the stored one, unless its speaker was given up for dead."""
         stored = self._results.get(0)
-        return not self.segments or stored is None or stored.clip == self.segments[0].clip
+        if not self._early or (stored is None and not over):
+            return True
+        return stored is not None and stored.clip == self.segments[0].clip
 
     def _end(self, error: TtsError | None) -> None:
         self.ended, self.error = True, error

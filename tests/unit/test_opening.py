@@ -15,7 +15,7 @@ from tts_actors.audio import wav_header
 from tts_actors.errors import StoreUnavailable, TtsError
 from tts_actors.live import News, Track
 from tts_actors.messages import SliceOrder, SliceProgress
-from tts_actors.models import JobInput, JobRecord, JobState
+from tts_actors.models import ChunkResult, JobInput, JobRecord, JobState
 from tts_actors.opening import Opening
 from tts_actors.outputs import Segment
 from tts_actors.single_call import SingleCall
@@ -155,6 +155,33 @@ async def test_a_door_that_dies_with_the_clip_stored_costs_no_second_call(
         assert set(calls_of(backend).values()) == {1}
 
 
+async def test_a_stream_ends_with_its_job_and_not_with_what_is_heard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, tell = asyncio.Event(), Opening._tell
+
+    async def late(opened: Opening, result: ChunkResult) -> None:
+        await told.wait()
+        await tell(opened, result)
+
+    monkeypatch.setattr(Opening, "_tell", late)
+    async with running(tmp_path) as (service, _, door):
+        speech = await speak(door)
+        assert speech.job is not None
+        rest = speech.job.chunk_total - 1
+        listening = asyncio.create_task(heard(speech))
+        _, _, news = await service.service.events("", speech.job.id, 0)
+        async for item in news:
+            if item.job.chunks_completed == rest:
+                break
+        await news.aclose()
+        await asyncio.sleep(0.3)  # it would have ended by now
+        assert not listening.done()
+        told.set()
+        await listening
+        assert (await service.service.get("", speech.job.id)).state is JobState.COMPLETED
+
+
 @pytest.mark.usefixtures("impatient")
 async def test_a_slow_door_that_is_taken_for_dead_does_no_harm(tmp_path: Path) -> None:
     async with running(tmp_path) as (service, backend, door):
@@ -251,8 +278,9 @@ async def test_a_listener_who_heard_another_take_is_cut_off(tmp_path: Path) -> N
         other = Segment(0, type(stored)(stored.key, stored.samples, "another"), 0, b"")
 
         assert [s.index for s in (await _track(given, job, results, None)).segments] == list(range(job.chunk_total))
-        cut = await _track(given, job, results, other)
-        assert isinstance(cut.error, StoreUnavailable)
+        for lacking in (results, results[1:]):  # another take, and none: the job was cancelled before it was stored
+            cut = await _track(given, job, lacking, other)
+            assert isinstance(cut.error, StoreUnavailable)
 
 
 async def _track(given: JobInput, job: JobRecord, results: Any, first: Segment | None) -> Track:
