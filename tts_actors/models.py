@@ -8,6 +8,7 @@ milliseconds.
 """
 
 import dataclasses
+import functools
 import json
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -17,6 +18,9 @@ from tts_actors.timeouts import TimeoutPolicy
 
 SAMPLE_RATE_HZ = 24_000
 """Rate of every stored clip and every output: what OpenAI's own PCM has, and what the embedded engine speaks."""
+
+REQUESTS_REMEMBERED = 64
+"""Stored requests whose models are kept: most rows of ``jobs`` that are read have one of few, or are read again."""
 
 
 class ChunkingMode(StrEnum):
@@ -144,6 +148,7 @@ class SpeechRequest:
         return json.dumps(dataclasses.asdict(self), sort_keys=True, ensure_ascii=False)
 
     @classmethod
+    @functools.lru_cache(maxsize=REQUESTS_REMEMBERED)
     def from_json(cls, document: str) -> Self:
         """The inverse of :meth:`to_json`; fields that a newer version wrote are ignored."""
         values: dict[str, Any] = json.loads(document)

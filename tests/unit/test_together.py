@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from tts_actors.cluster.together import Together
 from tts_actors.errors import DirectoryUnavailable
+from tts_actors.together import Together
 
 
 class _Doubler:

@@ -17,12 +17,12 @@ from tts_actors.cluster.actors import actor_class
 from tts_actors.cluster.calls import answer
 from tts_actors.cluster.directory_actor import DirectoryActor, Start
 from tts_actors.cluster.names import DIRECTORY, NAMESPACE, Version
-from tts_actors.cluster.together import Together
 from tts_actors.config import AppArgs
 from tts_actors.errors import DirectoryUnavailable
 from tts_actors.messages import Activation, Reservation
 from tts_actors.models import ChunkResult
 from tts_actors.spares import new_job_id
+from tts_actors.together import Together
 
 CALL_SECONDS = 10.0
 """An answer of the directory takes milliseconds; longer than this it is as good as gone."""
