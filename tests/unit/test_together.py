@@ -64,3 +64,51 @@ async def test_who_gives_up_takes_nobody_along() -> None:
     tasks[1].cancel()
     doubler.may_answer.set()
     assert await tasks[2] == 6
+
+
+async def test_an_answer_that_is_an_error_is_raised_to_its_asker_alone() -> None:
+    async def halve(questions: list[int]) -> Sequence[int | Exception]:
+        return [ValueError(f"{question} is odd") if question % 2 else question // 2 for question in questions]
+
+    together = Together(halve)
+    found = await asyncio.gather(*(together(question) for question in (2, 3, 4)), return_exceptions=True)
+    assert [str(answer) for answer in found] == ["1", "3 is odd", "2"]
+
+
+async def test_what_a_call_leaves_unanswered_goes_first_with_the_next() -> None:
+    batches: list[list[int]] = []
+
+    async def two_at_most(questions: list[int]) -> Sequence[int]:
+        batches.append(questions)
+        await asyncio.sleep(0.01)
+        return questions[:2]
+
+    together = Together(two_at_most)
+    tasks = [asyncio.create_task(together(question)) for question in (1, 2, 3, 4, 5)]
+    await asyncio.sleep(0.005)
+    tasks.append(asyncio.create_task(together(6)))
+    assert await asyncio.gather(*tasks) == [1, 2, 3, 4, 5, 6]
+    assert batches == [[1, 2, 3, 4, 5], [3, 4, 5, 6], [5, 6]]
+
+
+async def test_a_long_call_holds_up_nobody_who_comes_after_it() -> None:
+    doubler = _Doubler()
+    together = Together(doubler, patience_seconds=0.02)
+    tasks = [asyncio.create_task(together(1))]
+    await asyncio.sleep(0.01)
+    tasks += [asyncio.create_task(together(question)) for question in (2, 3)]
+    await asyncio.sleep(0.005)
+    assert doubler.batches == [[1]]
+    await asyncio.sleep(0.03)
+    assert doubler.batches == [[1], [2, 3]]
+    doubler.may_answer.set()
+    assert await asyncio.gather(*tasks) == [2, 4, 6]
+
+
+async def test_who_gives_up_before_the_call_is_not_asked_for() -> None:
+    doubler = _Doubler()
+    _, tasks = await _asked(doubler, [1, 2, 3])
+    tasks[1].cancel()
+    doubler.may_answer.set()
+    assert (await tasks[0], await tasks[2]) == (2, 6)
+    assert doubler.batches == [[1], [3]]

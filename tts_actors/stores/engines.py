@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
 
 import sqlalchemy as sa
@@ -49,8 +50,8 @@ for those that come during a long one."""
 LONG_READ_SECONDS = 0.02
 """Reads that come later than this after the ones under way do not wait for them."""
 
-READS_SECONDS = 0.01
-"""Reads that go together are answered at the latest when they have taken so long, and one more."""
+TOGETHER_SECONDS = 0.01
+"""Reads, or writes, that go together are answered when they have taken so long, and one more; the rest goes next."""
 
 
 class Database(Protocol):
@@ -74,7 +75,12 @@ def open_database(store_url: str, *, bounded: bool = True) -> Database:
     return AsyncDatabase(store_url, seconds, COMMAND_SECONDS if bounded else None)
 
 
-_Operation = Callable[[sa.Connection], Any]
+@dataclass(slots=True)
+class _Asked:
+    """An operation, and whether its caller has been told that the store is away: then it is not begun any more."""
+
+    run: Callable[[sa.Connection], Any]
+    given_up: bool = False
 
 
 class SqliteDatabase:
@@ -86,20 +92,27 @@ class SqliteDatabase:
         self._engine = sa.create_engine(url, pool_size=READERS + 1, pool_reset_on_return=None)
         event.listen(self._engine, "connect", _configure_sqlite)
         self._readers = ThreadPoolExecutor(READERS, "sqlite-read")
-        self._together: Together[_Operation, Any] = Together(self._read_all, patience_seconds=LONG_READ_SECONDS)
+        self._reads: Together[_Asked, Any] = Together(self._read_all, patience_seconds=LONG_READ_SECONDS)
         # One writer a process: a second one would only wait for the first, and wait badly (SQLite polls).
         self._writer = ThreadPoolExecutor(1, "sqlite-write")
+        self._writes: Together[_Asked, Any] = Together(self._write_all)
         self._local = threading.local()
         self._connections: list[sa.Connection] = []
 
     async def read(self, operation: Callable[[sa.Connection], T]) -> T:
-        async with asyncio.timeout(self._seconds):
-            return cast(T, await self._together(operation))
+        return await self._ask(self._reads, operation)
 
     async def write(self, operation: Callable[[sa.Connection], T], *, alone: bool = False) -> T:
         # SQLite has one writer at a time: each is alone.
-        async with asyncio.timeout(self._seconds):
-            return await asyncio.get_running_loop().run_in_executor(self._writer, self._transact, operation)
+        return await self._ask(self._writes, operation)
+
+    async def _ask(self, together: "Together[_Asked, Any]", operation: Callable[[sa.Connection], T]) -> T:
+        asked = _Asked(operation)
+        try:
+            async with asyncio.timeout(self._seconds):
+                return cast(T, await together(asked))
+        finally:
+            asked.given_up = True
 
     async def close(self) -> None:
         for executor in (self._readers, self._writer):
@@ -108,36 +121,55 @@ class SqliteDatabase:
             connection.close()
         self._engine.dispose()
 
-    async def _read_all(self, operations: list[_Operation]) -> list[Any]:
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._run, operations)
+    async def _read_all(self, operations: list[_Asked]) -> list[Any]:
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._look, operations)
 
-    def _run(self, operations: list[_Operation]) -> list[Any]:
-        """The answers, or what was raised instead, of as many as there is time for."""
-        connection, until = self._connection(), time.monotonic() + READS_SECONDS
-        answers: list[Any] = []
-        for operation in operations:
-            try:
-                answers.append(operation(connection))
-            except Exception as error:  # noqa: BLE001 - raised to the one who asked
-                answers.append(error)
-            if time.monotonic() > until:
-                break
-        return answers
+    async def _write_all(self, operations: list[_Asked]) -> list[Any]:
+        return await asyncio.get_running_loop().run_in_executor(self._writer, self._transact, operations)
 
-    def _transact(self, operation: Callable[[sa.Connection], T]) -> T:
+    def _look(self, operations: list[_Asked]) -> list[Any]:
         connection = self._connection()
+
+        def one(operation: _Asked) -> Any:
+            try:
+                return operation.run(connection)
+            except Exception as error:  # noqa: BLE001 - raised to the one who asked
+                return error
+
+        return _in_time(operations, one)
+
+    def _transact(self, operations: list[_Asked]) -> list[Any]:
+        """One transaction, forced to the disk once; what one operation did before it failed is undone by itself."""
+        connection = self._connection()
+
+        def one(operation: _Asked) -> Any:
+            if operation.given_up:
+                return None
+            if len(operations) == 1:
+                return operation.run(connection)
+            connection.exec_driver_sql("SAVEPOINT one")
+            try:
+                return operation.run(connection)
+            except Exception as error:
+                if not _in_transaction(connection):
+                    raise  # a full disk: SQLite has undone all of them
+                connection.exec_driver_sql("ROLLBACK TO one")
+                return error
+            finally:
+                if _in_transaction(connection):
+                    connection.exec_driver_sql("RELEASE one")
+
         # At once the write lock: a transaction that reads first and then writes could fail half-way.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         try:
-            result = operation(connection)
+            answers = _in_time(operations, one)
             connection.exec_driver_sql("COMMIT")
         except BaseException:
             # A full disk has rolled it back already, or has left a failed commit open.
-            driver = connection.connection.driver_connection
-            if driver is not None and driver.in_transaction:
+            if _in_transaction(connection):
                 connection.exec_driver_sql("ROLLBACK")
             raise
-        return result
+        return answers
 
     def _connection(self) -> sa.Connection:
         """This thread's own connection, kept open: opening one costs more than a read."""
@@ -147,6 +179,22 @@ class SqliteDatabase:
             self._local.connection = connection
             self._connections.append(connection)
         return connection
+
+
+def _in_time(operations: list[_Asked], one: Callable[[_Asked], Any]) -> list[Any]:
+    """The answers of ``one`` to the first operations, as many as there is time for."""
+    answers: list[Any] = []
+    until = time.monotonic() + TOGETHER_SECONDS
+    for operation in operations:
+        answers.append(one(operation))
+        if time.monotonic() > until:
+            break
+    return answers
+
+
+def _in_transaction(connection: sa.Connection) -> bool:
+    driver = connection.connection.driver_connection
+    return driver is not None and bool(driver.in_transaction)
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:

@@ -88,7 +88,7 @@ jobs = Table(
     Column("format", Integer, nullable=False, server_default="1"),
     UniqueConstraint("tenant", "idempotency_key", name="uq_jobs_idempotency_key"),
     Index("ix_jobs_alarm", "next_alarm_at_ms"),
-    Index("ix_jobs_queue", "state", "priority", "created_at_ms"),
+    Index("ix_jobs_queue", "state", "priority", "created_at_ms", "run_timeout_ms"),  # covers the backlog
     Index("ix_jobs_listing", "tenant", "created_at_ms", "id"),
 )
 
