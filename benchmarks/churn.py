@@ -9,7 +9,7 @@ from benchmarks.peers.direct import BODY, direct_calls
 from benchmarks.service import REFILL_TWO_SECONDS, SENTENCE, Stage
 
 AT_ONCE = 8
-JOBS = 10
+JOBS = 8
 SPARES = 2  # limits.spare_actors as shipped
 WAIT_SECONDS = 30.0
 ENDED_SECONDS = 0.3

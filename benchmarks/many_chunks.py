@@ -9,7 +9,7 @@ from benchmarks.peers.one_process import job_in_one_process, one_process
 from benchmarks.service import CONCURRENCY, SENTENCE, Stage
 
 CHUNKS = 2_000
-PEER_CHUNKS = 640
+PEER_CHUNKS = 448
 """Of Celery (for whose sizes there is ``BENCH=celery_sizes``) and of the job in one process."""
 
 DELAY_SECONDS = 0.2
