@@ -8,8 +8,8 @@ from benchmarks.harness import Report, milliseconds, ratios, rounds, timed
 from benchmarks.peers.direct import BODY, direct_calls
 from benchmarks.service import REFILL_TWO_SECONDS, SENTENCE, Stage
 
-AT_ONCE = 8
-JOBS = 8
+AT_ONCE = 6
+JOBS = 6
 SPARES = 2  # limits.spare_actors as shipped
 WAIT_SECONDS = 30.0
 ENDED_SECONDS = 0.3

@@ -194,7 +194,7 @@ class JobDirectory:
         self._claims.pop(job_id, None)
         for handle in (self._handles.pop(job_id, None), self._finished.pop(job_id, None)):
             if handle is not None:
-                handle.kill()
+                handle.end()
         await self._fill()
 
     async def revive(self, job_id: str) -> None:
@@ -257,7 +257,8 @@ class JobDirectory:
     def _activate(self, job_id: str, activation: Activation | None = None) -> None:
         if job_id in self._active or self.paused:
             return
-        self._retire(job_id)  # the name of a job that is retried, or made again after a delete, must be free
+        if (earlier := self._finished.pop(job_id, None)) is not None:
+            earlier.kill()  # the name of a job that is retried, or made again after a delete, must be free
         warm = self._spares.take(job_id)
         if warm is not None:
             self._handles[job_id] = warm
@@ -308,14 +309,12 @@ class JobDirectory:
         self._finished[job_id] = handle
         asyncio.get_running_loop().call_later(self._retention.retire_after_seconds, self._retire, job_id, handle)
         while len(self._finished) > self._limits.max_active_jobs:
-            self._retire(next(iter(self._finished)))
+            self._retire(*next(iter(self._finished.items())))
 
-    def _retire(self, job_id: str, handle: JobHandle | None = None) -> None:
-        """Drop the finished actor of a job; with ``handle`` only that one, not a revived one that came after it."""
-        if handle is None or self._finished.get(job_id) is handle:
-            finished = self._finished.pop(job_id, None)
-            if finished is not None:
-                finished.kill()
+    def _retire(self, job_id: str, handle: JobHandle) -> None:
+        """Drop the finished actor of a job, but not a revived one that came after it."""
+        if self._finished.get(job_id) is handle:
+            self._finished.pop(job_id).end()
 
     async def _fill(self) -> None:
         """Start waiting jobs while there is room."""

@@ -249,6 +249,9 @@ class JobHandle(Protocol):
 
     def kill(self) -> None: ...
 
+    def end(self) -> None:
+        """Kill one that no other comes after: what its worker held is for others at once."""
+
     def give_up(self) -> None:
         """Kill one that has fallen silent: what is around it may have too, so nothing is started there for a while."""
 

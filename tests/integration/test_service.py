@@ -4,6 +4,7 @@ import io
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,23 @@ def test_cancel_stops_calls_within_a_second_and_closes_their_sockets(service: Se
     service.backend.reset_faults()
     after = service.create("The leases are free again.")
     assert service.job(after["id"], wait=20)["status"] == "completed"
+
+
+def test_what_a_deleted_job_held_is_there_for_the_next_at_once(service: Service) -> None:
+    """Its worker is killed with its actor, mostly before it has given its leases back: those would be lost for long."""
+    service.backend.set_faults(delay_ms=5)
+
+    def is_running(job_id: str) -> bool:
+        return bool(service.job(job_id)["status"] == "in_progress")
+
+    for number in range(2):
+        job = service.create(f"Round {number}. " + "This is a sentence of a text. " * 300)
+        _until(partial(is_running, job["id"]))
+        time.sleep(0.1 * number)  # to hit it in one place and another
+        answer = requests.delete(f"{service.url}{job['links']['self']}", timeout=30)
+        assert answer.status_code == 204, answer.text
+        after = service.create("The leases are free again.")
+        assert service.job(after["id"], wait=8)["status"] == "completed"
 
 
 def test_scipy_is_in_the_http_replica_and_not_in_what_never_measures_loudness(service: Service) -> None:

@@ -59,7 +59,7 @@ async def _retired(service: LocalService, job_id: str) -> None:
     async with asyncio.timeout(10):
         while job_id not in service.directory._finished:  # noqa: ASYNC110 - it sets no event
             await asyncio.sleep(0.01)
-    service.directory._retire(job_id)
+    service.directory._retire(job_id, service.directory._finished[job_id])
 
 
 def _speech(seconds: float = 1.5) -> bytes:

@@ -280,6 +280,18 @@ async def test_what_a_dead_worker_held_and_waited_for_is_free_at_once() -> None:
     assert await pool.in_flight() == {"a": 1}
 
 
+async def test_a_job_that_was_ended_for_good_is_granted_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tts_actors.backends.pool.GONE_SECONDS", 0.3)
+    pool = _pool({"a": 2})
+    await pool.acquire("gone", ["a"], [], 2)
+    await pool.forget("gone", gone=True)
+    last_words = asyncio.create_task(pool.acquire("gone", ["a"], [], 2))
+    assert len(await pool.acquire("alive", ["a"], [], 2)) == 2
+    assert await last_words == []
+    await pool.forget("alive")
+    assert len(await pool.acquire("gone", ["a"], [], 1)) == 1  # a new job has its id
+
+
 async def test_a_retry_goes_back_to_where_it_failed_rather_than_to_a_backend_that_is_shut_off() -> None:
     pool = _pool({"a": 8, "b": 8})
     leases = await pool.acquire("job-1", ["b"], [], 5)

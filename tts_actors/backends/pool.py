@@ -22,6 +22,9 @@ from tts_actors.models import Priority
 MAX_WAIT_SECONDS = 20.0
 """How long one request for leases is kept open; the asker asks again (a dead asker is forgotten that way)."""
 
+GONE_SECONDS = 2.0
+"""How long a job that was ended for good gets nothing: its worker is killed with its actor, but not at once."""
+
 LOOK_AGAIN_SECONDS = 0.25
 """While somebody waits: how often time alone (an open breaker, a spent retry budget) is given a chance to help."""
 
@@ -80,6 +83,7 @@ class BackendPool:
         self._held: dict[str, dict[str, asyncio.TimerHandle]] = {name: {} for name in self._gauges}
         self._holders: dict[str, str] = {}
         self._leases_of: Counter[str] = Counter()
+        self._gone_until: dict[str, float] = {}
         # Per priority: the jobs that wait, in turn, each with its requests.
         self._waiting: dict[Priority, OrderedDict[str, deque[_Waiter]]] = {
             priority: OrderedDict() for priority in (Priority.INTERACTIVE, Priority.BATCH)
@@ -105,6 +109,9 @@ class BackendPool:
         """
         if known is not None and known != self._incarnation:
             raise PoolRestarted("the backend pool has been restarted: report the leases you hold")
+        if job_id in self._gone_until:
+            await asyncio.sleep(max(0.0, self._gone_until[job_id] - self._now()))
+            return []
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[Lease]] = loop.create_future()
         waiter = _Waiter(job_id, priority, wanted, frozenset(usable), frozenset(avoid), future)
@@ -196,10 +203,15 @@ class BackendPool:
             for waiter in list(jobs.get(job_id, ())):
                 self._give_up(waiter)
 
-    async def forget(self, job_id: str) -> None:
+    async def forget(self, job_id: str, *, gone: bool = False) -> None:
         """The worker of this job has died: what it held and what it waited for is free at once, not after a lease's
         life, which is longer than anybody should wait for a job to go on.
+
+        With ``gone`` it is about to die, and nobody goes on: what it still asks for is not granted.
         """
+        if gone:
+            self._gone_until[job_id] = self._now() + GONE_SECONDS
+            asyncio.get_running_loop().call_later(GONE_SECONDS, self._gone_until.pop, job_id, None)
         await self.withdraw(job_id)
         for backend, leases in self._held.items():
             for token in [token for token in leases if self._holders.get(token) == job_id]:

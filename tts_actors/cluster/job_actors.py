@@ -2,7 +2,9 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import ray
@@ -96,10 +98,11 @@ def live_nodes() -> list[Node]:
 class RayJobHandle:
     """The :class:`~tts_actors.protocols.JobHandle` of a Ray actor, which counts at its node until it is killed."""
 
-    def __init__(self, actor: Any, placement: Placement, node: str | None) -> None:
+    def __init__(self, actor: Any, placement: Placement, node: str | None, free_leases: Callable[[], object]) -> None:
         self._actor = actor
         self._placement = placement
         self._node = node
+        self._free_leases = free_leases
 
     async def ready(self, *, rehearse: bool) -> None:
         """Returns when the actor is up and warm."""
@@ -133,6 +136,11 @@ class RayJobHandle:
         self._placement.give_back(self._node)
         self._node = None
 
+    def end(self) -> None:
+        self.kill()
+        # Its worker is killed by Ray with it, perhaps before it has given its leases back.
+        self._free_leases()
+
     def give_up(self) -> None:
         self._placement.silent(self._node)
         self.kill()
@@ -142,6 +150,7 @@ class RaySpawner:
     """The :class:`~tts_actors.protocols.Spawner`: whoever calls it owns the actors."""
 
     def __init__(self, args: "AppArgs", owner: str, pool: Any) -> None:
+        self._pool = pool
         self._open_tools = ActorSetup.of(args, owner, pool).open_tools
         self._actor_class = actor_class(JobActor, max_restarts=0)
         self._placement = Placement(live_nodes)
@@ -149,7 +158,8 @@ class RaySpawner:
     async def spawn(self, job_id: str, *, rehearse: bool = False) -> RayJobHandle:
         node = await asyncio.to_thread(self._placement.take)
         try:
-            handle = RayJobHandle(self._start(job_id, node), self._placement, node)
+            free_leases = partial(self._pool.forget.remote, job_id, gone=True)
+            handle = RayJobHandle(self._start(job_id, node), self._placement, node, free_leases)
         except ValueError as error:  # the name is still held by a dying predecessor
             self._placement.give_back(node)
             raise DirectoryUnavailable("the job's actor is still being replaced", 1.0) from error

@@ -14,7 +14,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from tts_actors import metrics
-from tts_actors.errors import ConfigError
+from tts_actors.errors import ConfigError, StoreUnavailable
 from tts_actors.stores.durable_files import DurableFiles
 from tts_actors.stores.troubles import clip_trouble
 
@@ -72,6 +72,9 @@ def check_clip_url(clip_url: str) -> None:
     if not known:
         raise ConfigError("clip_url: must be file:///DIRECTORY, or s3://, gs:// or az:// with a bucket", "clip_url")
 
+
+DELETE_TRIES = 10
+"""How often the objects of a job are listed anew because one had gone when it was to be deleted."""
 
 _MISSING = (NotFoundError, FileNotFoundError)
 _THERE = (AlreadyExistsError, FileExistsError)
@@ -142,19 +145,27 @@ class ObjectClipStore:
                 await obstore.delete_async(self._store, key)
 
     async def delete_prefix(self, prefix: str, *, older_than_seconds: float = 0.0) -> None:
+        for _ in range(DELETE_TRIES):
+            with contextlib.suppress(*_MISSING):  # what was listed has gone: a killed writer's last file, say
+                await self._delete_listed(prefix, older_than_seconds)
+                break
+        else:
+            raise StoreUnavailable("the clip store lists what it has not", 1.0)
+        if self._files is not None:
+            async with _step():
+                await asyncio.to_thread(_remove_empty, self._files.root / prefix)
+
+    async def _delete_listed(self, prefix: str, older_than_seconds: float) -> None:
         pages = aiter(obstore.list(self._store, prefix=prefix))
         while True:
-            async with _step():
+            async with _step(passing=_MISSING):
                 page = await anext(pages, None)
                 if page is None:
-                    break
+                    return
                 if older_than_seconds:
                     before = datetime.now(UTC) - timedelta(seconds=older_than_seconds)
                     page = [item for item in page if item["last_modified"] < before]
                 await obstore.delete_async(self._store, [item["path"] for item in page])
-        if self._files is not None:
-            async with _step():
-                await asyncio.to_thread(_remove_empty, self._files.root / prefix)
 
     async def ping(self) -> None:
         await self.size("ping")

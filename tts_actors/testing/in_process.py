@@ -99,6 +99,9 @@ class LocalJobHandle:
         if self.running is not None:
             self.running.cancel()
 
+    def end(self) -> None:
+        self.kill()
+
     def give_up(self) -> None:
         self.kill()
 

@@ -36,6 +36,13 @@ async def test_a_clip_is_written_once(clips: ObjectClipStore, tmp_path: Path) ->
     assert await clips.get(KEY) == b"first"
 
 
+async def test_two_may_delete_the_same_objects_at_once(clips: ObjectClipStore) -> None:
+    for number in range(100):
+        await clips.put(f"job-1/clips/{number}.wav", b"spoken")
+    await asyncio.gather(*(clips.delete_prefix("job-1") for _ in range(4)))
+    assert [await clips.size(f"job-1/clips/{number}.wav") for number in range(100)] == [None] * 100
+
+
 async def test_of_writers_at_once_one_wins_and_nobody_sees_a_mixture(clips: ObjectClipStore) -> None:
     bodies = [bytes([number]) * 100_000 for number in range(8)]
     await asyncio.gather(*(clips.put(KEY, body) for body in bodies))
