@@ -200,6 +200,7 @@ def test_a_killed_job_actor_is_replaced_and_no_stored_chunk_is_spoken_twice(
 
 
 @pytest.mark.usefixtures("_driver")
+@pytest.mark.long
 def test_a_job_actor_that_stands_still_is_replaced_and_killed(service: Service, undisturbed: bytes) -> None:
     service.backend.set_faults(delay_ms=2_000)  # the job takes 15 s: calls are running when the next actor takes over
     job = service.create(TEXT)
