@@ -97,6 +97,9 @@ class _Handle:
     def kill(self) -> None:
         return None
 
+    def end(self) -> None:
+        return None
+
 
 class _Spawner:
     async def spawn(self, job_id: str, *, rehearse: bool = False) -> _Handle:

@@ -1,4 +1,4 @@
-"""20,000 characters on the embedded engine, mp3 at the end: the service, and a plain script on both cores. [aim 10]
+"""25,000 characters on the embedded engine, mp3 at the end: the service, and a plain script on both cores. [aim 10]
 
 In fifths that take turns, so that the drift of the machine hits both alike. Less than the aim names, for the sake of
 the time: ``BENCH=whole_book_full`` is all of it.
@@ -15,7 +15,9 @@ from benchmarks.peers.plain_script import PlainScript
 from benchmarks.processes import cpu_by_role, cpu_seconds, memory_mb
 from benchmarks.service import rest
 
-FIFTH = 4_000
+FIFTH = 5_000
+"""As long as a text must be for its file to be encoded while it is spoken."""
+
 STORY = ROOT / "examples" / "the_lighthouse_keeper.txt"
 WARM_CHARACTERS = 2_000
 ROLES = ("engine", "ingress", "proxy", "job actor", "chunk worker", "pool", "Ray itself")
