@@ -42,6 +42,7 @@ from tts_actors.models import (
     JobState,
     NewJob,
     OnChunkFailure,
+    Priority,
     Quota,
     SpeechRequest,
 )
@@ -140,8 +141,8 @@ class JobService:
     ) -> Accepted:
         """Accept a job: when this returns, it is committed. Raises before anything is stored.
 
-        With ``encode_ahead`` its file, in its format, is encoded while it is spoken; with ``opens`` its first chunk may
-        be spoken by this process, for somebody who is about to listen.
+        With ``encode_ahead`` its file, in its format, is encoded while it is spoken. The first chunk of an interactive
+        job may be spoken by this process; with ``opens`` it begins before the commit, for somebody is about to listen.
 
         If the id or the key names a job already, that one comes back; :class:`RequestMismatch` if its request was
         another, :class:`JobExpired` if its life is over.
@@ -169,7 +170,8 @@ class JobService:
             quota=self._quota,
             traceparent=tracing.traceparent(),
         )
-        with self._opening(job) if opens else contextlib.nullcontext() as opening:
+        opening = self._opening(job) if opens else None
+        with opening or contextlib.nullcontext():
             try:
                 record, made = await self._store.create_job(job, self._admission.wait_ms)
             except QueueFull as full:
@@ -178,19 +180,28 @@ class JobService:
                 raise StoreUnavailable("the fresh job id was taken: ask again", 1.0)
             if not made:
                 return Accepted(repeated(tenant, record, request_hash), plan, made=False)
-            opened = opening is not None and opening.hand_over(record)
+            opened = self._hand_over(job, record, opening)
         self._begin(record, JobInput(text, plan), claim, opened=opened)
         if encode_ahead:
             self._ahead.start(record)
         return Accepted(record, plan, made=True)
 
-    def _opening(self, job: NewJob) -> contextlib.AbstractContextManager[Opening | None]:
+    def _opening(self, job: NewJob) -> Opening | None:
         """What speaks the job's first chunk, if the job will have its actor at once."""
         if job.claim is None or self._tools is None:
-            return contextlib.nullcontext()
+            return None
         opening = Opening(job, self._tools, self._directory, self._live)
         self._keep(opening.task)
         return opening
+
+    def _hand_over(self, job: NewJob, record: JobRecord, opening: Opening | None) -> bool:
+        """The job is committed; whether its actor is to wait for its first chunk, since it is spoken here.
+
+        An interactive job's is, from now on if it was not before: its answer has priority over its speech.
+        """
+        if opening is None and record.epoch and job.request.priority is Priority.INTERACTIVE:
+            opening = self._opening(job)
+        return opening is not None and opening.hand_over(record)
 
     def _keep(self, task: asyncio.Task[None]) -> None:
         self._starting.add(task)

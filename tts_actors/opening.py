@@ -1,4 +1,4 @@
-"""The first chunk of a job whose listener waits, spoken by the door while the job is committed and gets its actor.
+"""The first chunk of a job, spoken by the door: if its listener waits, while the job is committed and gets its actor.
 
 From a worker the first words come 80 ms later (measured): it begins when the job has gone through the store, the
 directory and its actor, and what it has spoken comes back through the stores and the actor. So the door does for this
@@ -47,8 +47,8 @@ log = structlog.get_logger()
 
 
 class Opening:
-    """Speaks the first chunk of a job that is about to be committed. Leaving its context without :meth:`hand_over`
-    gives it up.
+    """Speaks the first chunk of a job that is about to be committed, or has just been. Leaving its context without
+    :meth:`hand_over` gives it up.
     """
 
     def __init__(

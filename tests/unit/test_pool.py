@@ -280,6 +280,38 @@ async def test_what_a_dead_worker_held_and_waited_for_is_free_at_once() -> None:
     assert await pool.in_flight() == {"a": 1}
 
 
+async def test_what_a_process_held_that_says_nothing_any_more_comes_back_and_what_a_living_one_holds_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tts_actors.backends.held.SILENT_SECONDS", 1.0)
+    monkeypatch.setattr("tts_actors.backends.pool.WATCH_SECONDS", 0.1)
+    pool = _pool({"a": 3})
+    (mine,) = await pool.acquire("-", ["a"], [], 1, process="living")
+    await pool.acquire("-", ["a"], [], 2, process="dead")
+
+    async def watch() -> None:
+        while True:
+            await pool.watch(incarnation_of(mine), "living")
+
+    watching = asyncio.create_task(watch())
+    waiting = asyncio.create_task(pool.acquire("job-1", ["a"], [], 3))
+    await asyncio.sleep(0.5)
+    assert not waiting.done()
+    assert len(await waiting) == 2
+    await asyncio.sleep(1.2)
+    assert await pool.in_flight() == {"a": 3}
+    watching.cancel()
+    assert len(await pool.acquire("job-2", ["a"], [], 3)) == 1
+
+
+async def test_what_a_process_has_held_for_a_restarted_pool_comes_back_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tts_actors.backends.held.SILENT_SECONDS", 0.2)
+    old, new = _pool({"a": 1}), _pool({"a": 1})
+    await new.adopt(await old.acquire("-", ["a"], [], 1, process="dead"), "dead")
+    assert await new.in_flight() == {"a": 1}
+    assert len(await new.acquire("job-1", ["a"], [], 1)) == 1
+
+
 async def test_a_job_that_was_ended_for_good_is_granted_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tts_actors.backends.pool.GONE_SECONDS", 0.3)
     pool = _pool({"a": 2})

@@ -1,19 +1,20 @@
 """Who may call which backend now: leases under per-backend limits, fair between jobs.
 
-A plain asyncio class without I/O; it runs as one actor, so that the limits hold over all jobs and nodes. A lease has a
-time to live: if the worker that holds it dies, the permission returns by itself. What the pool learns of each backend
-is in ``gauge.py``.
+A plain asyncio class without I/O; it runs as one actor, so that the limits hold over all jobs and nodes. If the process
+that holds a lease dies, the permission returns by itself (``held.py``). What the pool learns of each backend is in
+``gauge.py``.
 """
 
 import asyncio
 import itertools
 import secrets
 import time
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tts_actors.backends.gauge import BackendFigures, Breaker, Gauge
+from tts_actors.backends.held import HeldLeases
 from tts_actors.config import BackendArgs
 from tts_actors.errors import PoolRestarted
 from tts_actors.messages import Lease, LeaseReport
@@ -21,6 +22,9 @@ from tts_actors.models import Priority
 
 MAX_WAIT_SECONDS = 20.0
 """How long one request for leases is kept open; the asker asks again (a dead asker is forgotten that way)."""
+
+WATCH_SECONDS = 5.0
+"""How long the question of a process that holds leases is kept open; with each it says that it lives."""
 
 GONE_SECONDS = 2.0
 """How long a job that was ended for good gets nothing: its worker is killed with its actor, but not at once."""
@@ -45,6 +49,7 @@ class _Waiter:
     wanted: int
     usable: frozenset[str]
     avoid: frozenset[str]
+    process: str | None
     future: asyncio.Future[list[Lease]]
     granted: list[Lease] = field(default_factory=list)
     called_back: set[str] = field(default_factory=set)
@@ -75,14 +80,11 @@ class BackendPool:
                 backend.name, lowest=lowest, highest=backend.max_concurrency, budget_ratio=budget_ratio, now=now
             )
             self._weights[backend.name] = backend.weight
-        self._lease_seconds = lease_seconds
         self._now = now
         self._closed_until = now() + grace_seconds
         self._incarnation = secrets.token_hex(4)
         self._tokens = itertools.count(1)
-        self._held: dict[str, dict[str, asyncio.TimerHandle]] = {name: {} for name in self._gauges}
-        self._holders: dict[str, str] = {}
-        self._leases_of: Counter[str] = Counter()
+        self._held = HeldLeases(self._gauges, lease_seconds, self._grant)
         self._gone_until: dict[str, float] = {}
         # Per priority: the jobs that wait, in turn, each with its requests.
         self._waiting: dict[Priority, OrderedDict[str, deque[_Waiter]]] = {
@@ -99,13 +101,15 @@ class BackendPool:
         *,
         priority: Priority = Priority.INTERACTIVE,
         known: str | None = None,
+        process: str | None = None,
     ) -> list[Lease]:
         """Between one and ``wanted`` leases for backends in ``usable``; empty if none came free in time, or if
         leases should be brought back for a job that waits and has fewer.
 
         ``avoid`` names backends that this chunk has failed on: used only while no other is well. With it the call is
         a retry and charged to the budget. ``known`` is the incarnation that the asker's leases are from: raises
-        :class:`PoolRestarted` if that was another, for the asker must :meth:`adopt` them first.
+        :class:`PoolRestarted` if that was another, for the asker must :meth:`adopt` them first. ``process`` is where
+        they will be held: it must :meth:`watch` then, or they are taken back.
         """
         if known is not None and known != self._incarnation:
             raise PoolRestarted("the backend pool has been restarted: report the leases you hold")
@@ -114,7 +118,7 @@ class BackendPool:
             return []
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[Lease]] = loop.create_future()
-        waiter = _Waiter(job_id, priority, wanted, frozenset(usable), frozenset(avoid), future)
+        waiter = _Waiter(job_id, priority, wanted, frozenset(usable), frozenset(avoid), process, future)
         self._waiting[priority].setdefault(job_id, deque()).append(waiter)
         self._grant()
         if not future.done():
@@ -146,7 +150,7 @@ class BackendPool:
 
     def _should_bring_back(self, rich: _Waiter, poor: _Waiter) -> bool:
         """Whether the one is still to be told that the other should have some of what it has."""
-        much, little = self._leases_of[rich.job_id], self._leases_of[poor.job_id]
+        much, little = self._held.of(rich.job_id), self._held.of(poor.job_id)
         if rich.priority is poor.priority:
             # Who has none has a turn; otherwise a lease that changes hands must make it more even.
             due = much > little + 1 or much > little == 0
@@ -167,7 +171,7 @@ class BackendPool:
                 continue
             gauge.learn(report.attempt)
             if report.returned:
-                self._drop(report.attempt.backend, report.token)
+                self._held.drop(report.attempt.backend, report.token)
             else:
                 gauge.granted(retry=False)  # it went on to the next call
         self._grant()
@@ -175,27 +179,30 @@ class BackendPool:
 
     def _call_back_surplus(self) -> None:
         """Where more leases are out than a backend may have by now, those that go from call to call come back."""
-        for name, held in self._held.items():
-            if len(held) > self._gauges[name].limit:
+        for name, gauge in self._gauges.items():
+            if self._held.at(name) > gauge.limit:
                 for waiter in self._all_waiting():
-                    if name in waiter.usable and self._leases_of[waiter.job_id]:
+                    if name in waiter.usable and self._held.of(waiter.job_id):
                         self._give_up(waiter)
 
-    async def adopt(self, leases: Sequence[Lease]) -> str:
+    async def adopt(self, leases: Sequence[Lease], process: str | None = None) -> str:
         """Count leases that this incarnation has not handed out, and whose calls are running; returns its name."""
         for lease in leases:
-            if lease.backend in self._held and lease.token not in self._held[lease.backend]:
-                self._hold(lease)
+            self._held.add(lease, process=process)
+        if process is not None:
+            self._held.hear(process)
         return self._incarnation
 
-    async def watch(self, known: str | None) -> None:
-        """Answers after :data:`MAX_WAIT_SECONDS`, or raises :class:`PoolRestarted` at once if ``known`` was another.
+    async def watch(self, known: str | None, process: str | None = None) -> None:
+        """Answers after :data:`WATCH_SECONDS`, or raises :class:`PoolRestarted` at once if ``known`` was another.
 
-        Whoever holds leases waits here: the answer breaks off when the pool dies.
+        Whoever holds leases waits here: the answer breaks off when the pool dies, and the pool hears that it lives.
         """
         if known != self._incarnation:
             raise PoolRestarted("the backend pool has been restarted: report the leases you hold")
-        await asyncio.sleep(MAX_WAIT_SECONDS)
+        if process is not None:
+            self._held.hear(process)
+        await asyncio.sleep(WATCH_SECONDS)
 
     async def withdraw(self, job_id: str) -> None:
         """Answer what this job has asked for with nothing: its worker is about to stand still."""
@@ -213,18 +220,16 @@ class BackendPool:
             self._gone_until[job_id] = self._now() + GONE_SECONDS
             asyncio.get_running_loop().call_later(GONE_SECONDS, self._gone_until.pop, job_id, None)
         await self.withdraw(job_id)
-        for backend, leases in self._held.items():
-            for token in [token for token in leases if self._holders.get(token) == job_id]:
-                self._drop(backend, token)
+        self._held.drop_job(job_id)
         self._grant()
 
     async def in_flight(self) -> dict[str, int]:
         """Leases out, per backend."""
-        return {name: len(leases) for name, leases in self._held.items()}
+        return self._held.counts()
 
     async def figures(self) -> list[BackendFigures]:
         """All backends as an operator sees them."""
-        return [gauge.figures(len(self._held[name])) for name, gauge in self._gauges.items()]
+        return [gauge.figures(self._held.at(name)) for name, gauge in self._gauges.items()]
 
     def _grant(self) -> None:
         """Interactive jobs before batch jobs; among equals one lease a job in turn: no long job starves a short one."""
@@ -258,6 +263,8 @@ class BackendPool:
                     self._withdraw(waiter)
         for waiter in served:
             self._withdraw(waiter)
+            if waiter.process is not None:
+                self._held.hear(waiter.process)
             if waiter.future.done():  # the asker is gone
                 self._take_back(waiter.granted)
             else:
@@ -280,9 +287,9 @@ class BackendPool:
         well = {name for name in waiter.usable if name in self._gauges and self._is_well(name)}
         candidates = (waiter.usable - waiter.avoid if well - waiter.avoid else waiter.usable) & self._gauges.keys()
         free = [
-            (len(self._held[name]) / (self._gauges[name].limit * self._weights[name]), name)
+            (self._held.at(name) / (self._gauges[name].limit * self._weights[name]), name)
             for name in candidates
-            if len(self._held[name]) < self._places(name, anyone_well=bool(well))
+            if self._held.at(name) < self._places(name, anyone_well=bool(well))
             and (not waiter.avoid or self._gauges[name].retry_allowed())
         ]
         return min(free)[1] if free else None
@@ -299,36 +306,13 @@ class BackendPool:
 
     def _lease(self, backend: str, waiter: _Waiter) -> Lease:
         lease = Lease(f"{self._incarnation}-{next(self._tokens)}", backend)
-        self._hold(lease)
-        self._holders[lease.token] = waiter.job_id
-        self._leases_of[waiter.job_id] += 1
+        self._held.add(lease, job_id=waiter.job_id, process=waiter.process)
         self._gauges[backend].granted(retry=bool(waiter.avoid))
         return lease
 
-    def _hold(self, lease: Lease) -> None:
-        loop = asyncio.get_running_loop()
-        self._held[lease.backend][lease.token] = loop.call_later(
-            self._lease_seconds, self._expire, lease.backend, lease.token
-        )
-
-    def _expire(self, backend: str, token: str) -> None:
-        if token in self._held[backend]:
-            self._drop(backend, token)
-            self._grant()
-
     def _take_back(self, leases: Sequence[Lease]) -> None:
         for lease in leases:
-            self._drop(lease.backend, lease.token)
-
-    def _drop(self, backend: str, token: str) -> None:
-        job_id = self._holders.pop(token, None)
-        if job_id is not None:
-            self._leases_of[job_id] -= 1
-            if not self._leases_of[job_id]:
-                del self._leases_of[job_id]
-        timer = self._held[backend].pop(token, None)
-        if timer is not None:
-            timer.cancel()
+            self._held.drop(lease.backend, lease.token)
 
     def _withdraw(self, waiter: _Waiter) -> None:
         jobs = self._waiting[waiter.priority]

@@ -84,6 +84,7 @@ class RemoteLeases:
         self, pool: Any, kept: Mapping[str, int] | None = None, find_pool: Callable[[], Awaitable[Any]] | None = None
     ) -> None:
         self._pool = pool
+        self._process = secrets.token_hex(8)
         self._find_pool = find_pool
         self._kept = kept or {}
         self._idle: dict[str, list[_Idle]] = {}
@@ -235,7 +236,9 @@ class RemoteLeases:
     async def _asked(self, key: _Kind, wanted: int) -> list[Lease]:
         job_id, usable, avoid, priority = key
         leases: list[Lease] = await answer(
-            self._pool.acquire.remote(job_id, usable, avoid, wanted, priority=priority, known=self._known)
+            self._pool.acquire.remote(
+                job_id, usable, avoid, wanted, priority=priority, known=self._known, process=self._process
+            )
         )
         self._away_since = None
         if leases:
@@ -265,11 +268,11 @@ class RemoteLeases:
                 self._pool = await self._find_pool()
 
     async def _watch(self) -> None:
-        """While leases are held: notice that the pool was restarted, and tell it before it grants anything."""
+        """While leases are held: say so, notice that the pool was restarted, and tell it before it grants anything."""
         await asyncio.sleep(WATCH_AFTER_SECONDS)
         while self._held:
             try:
-                await answer(self._pool.watch.remote(self._known))
+                await answer(self._pool.watch.remote(self._known, self._process))
                 self._away_since = None
             except PoolRestarted:
                 await self._report_held()
@@ -281,7 +284,7 @@ class RemoteLeases:
         """The pool was restarted: it must count the calls that are still running here before it grants more."""
         held = list(self._held.values())
         with contextlib.suppress(DirectoryUnavailable):
-            self._known = await answer(self._pool.adopt.remote(held))
+            self._known = await answer(self._pool.adopt.remote(held, self._process))
             self._away_since = None
 
     def _hand_out(self, lease: Lease, line: _Line) -> None:
