@@ -46,7 +46,7 @@ from tts_actors.models import (
     Quota,
     SpeechRequest,
 )
-from tts_actors.opening import Opening
+from tts_actors.opening import ANSWER_SECONDS, Opening
 from tts_actors.outputs import OutputFile, Renderer, Segment, chunk_pcm, lay_out
 from tts_actors.planning import PlanBounds, plan_job
 from tts_actors.protocols import ClipStore, Directory, JobStore
@@ -170,7 +170,7 @@ class JobService:
             quota=self._quota,
             traceparent=tracing.traceparent(),
         )
-        opening = self._opening(job) if opens else None
+        opening = self._opening(job, 0.0) if opens else None
         with opening or contextlib.nullcontext():
             try:
                 record, made = await self._store.create_job(job, self._admission.wait_ms)
@@ -186,21 +186,21 @@ class JobService:
             self._ahead.start(record)
         return Accepted(record, plan, made=True)
 
-    def _opening(self, job: NewJob) -> Opening | None:
+    def _opening(self, job: NewJob, after_seconds: float) -> Opening | None:
         """What speaks the job's first chunk, if the job will have its actor at once."""
         if job.claim is None or self._tools is None:
             return None
-        opening = Opening(job, self._tools, self._directory, self._live)
+        opening = Opening(job, self._tools, self._directory, self._live, after_seconds=after_seconds)
         self._keep(opening.task)
         return opening
 
     def _hand_over(self, job: NewJob, record: JobRecord, opening: Opening | None) -> bool:
         """The job is committed; whether its actor is to wait for its first chunk, since it is spoken here.
 
-        An interactive job's is, from now on if it was not before: its answer has priority over its speech.
+        An interactive job's is, as soon as its caller is answered if it was not before.
         """
         if opening is None and record.epoch and job.request.priority is Priority.INTERACTIVE:
-            opening = self._opening(job)
+            opening = self._opening(job, ANSWER_SECONDS)
         return opening is not None and opening.hand_over(record)
 
     def _keep(self, task: asyncio.Task[None]) -> None:

@@ -28,6 +28,9 @@ from tts_actors.orders import words_for
 from tts_actors.outputs import Segment
 from tts_actors.protocols import Directory
 
+ANSWER_SECONDS = 0.01
+"""How long a job that nobody listens to yet is left alone: its caller is answered first."""
+
 AT_WORK_SECONDS = 0.5
 """How often the actor is told that the chunk is being spoken. What it answers ends the call when the job is over."""
 
@@ -52,12 +55,19 @@ class Opening:
     """
 
     def __init__(
-        self, job: NewJob, tools: Callable[[], Awaitable[WorkerTools]], directory: Directory, live: LiveAudio
+        self,
+        job: NewJob,
+        tools: Callable[[], Awaitable[WorkerTools]],
+        directory: Directory,
+        live: LiveAudio,
+        *,
+        after_seconds: float = 0.0,
     ) -> None:
         self._job = job
         self._tools = tools
         self._directory = directory
         self._live = live
+        self._after_seconds = after_seconds
         self._committed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._traceparent = tracing.traceparent()
         self._reached_at = time.monotonic()
@@ -77,6 +87,7 @@ class Opening:
         return bool(record.epoch)
 
     async def _run(self) -> None:
+        await asyncio.sleep(self._after_seconds)
         with self._live.opening(self._job.id) as let_hear:
             speaking = asyncio.create_task(self._speak(let_hear))
             try:
