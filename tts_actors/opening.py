@@ -28,7 +28,7 @@ from tts_actors.orders import words_for
 from tts_actors.outputs import Segment
 from tts_actors.protocols import Directory
 
-ANSWER_SECONDS = 0.01
+ANSWER_SECONDS = 0.025
 """How long a job that nobody listens to yet is left alone: its caller is answered first."""
 
 AT_WORK_SECONDS = 0.5
