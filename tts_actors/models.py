@@ -145,7 +145,9 @@ class SpeechRequest:
 
     def to_json(self) -> str:
         """Canonical JSON: equal requests give equal strings."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True, ensure_ascii=False)
+        # Not ``asdict``, which copies deeply.
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return json.dumps(values, sort_keys=True, ensure_ascii=False)
 
     @classmethod
     @functools.lru_cache(maxsize=REQUESTS_REMEMBERED)
