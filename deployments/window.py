@@ -56,28 +56,28 @@ class _Reports:
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._coming: asyncio.Task[Message] | None = None
-        self._due = asyncio.Event()
+        self._due: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._begun = False
         self._taken = self._reported = 0
 
     def add(self, size: int) -> None:
         """So many bytes more were taken."""
         self._taken += size
-        if self._taken - self._reported >= REPORT_BYTES:
-            self._due.set()
+        if self._taken - self._reported >= REPORT_BYTES and not self._due.done():
+            self._due.set_result(None)
 
     async def receive(self) -> Message:
-        """The next message, whoever has one."""
+        """The next message, whoever has one. The first one is the request: it is there, and nothing is answered yet."""
+        if not self._begun:
+            self._begun = True
+            return await self._receive()
         if self._coming is None:
             self._coming = asyncio.ensure_future(_message(self._receive))
-        due = asyncio.ensure_future(self._due.wait())
-        try:
-            await asyncio.wait((self._coming, due), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            due.cancel()
+        await asyncio.wait((self._coming, self._due), return_when=asyncio.FIRST_COMPLETED)
         if self._coming.done():
             coming, self._coming = self._coming, None
             return coming.result()
-        self._due.clear()
+        self._due = asyncio.get_running_loop().create_future()
         self._reported = self._taken
         return {"type": EXTENSION, "bytes": self._taken}
 

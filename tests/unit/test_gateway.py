@@ -1,6 +1,7 @@
 """Ids that a replica fetches ahead, so that accepting a job waits for no actor."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -54,5 +55,32 @@ async def test_while_there_is_no_warm_actor_ids_are_made_without_asking(monkeypa
     assert {reservation.owner for reservation in given} == {None}
     await asyncio.sleep(0.25)
     assert (await door.reserve()).job_id == "job-2"
+    assert door._fetching is not None
+    door._fetching.cancel()
+
+
+async def test_while_there_is_no_warm_actor_jobs_are_told_of_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateway, "FETCH_SECONDS", 60.0)
+    monkeypatch.setattr(gateway, "TURN_SECONDS", 0.5)
+    told: list[list[str]] = []
+
+    async def ask(_: Gateway, method: str, given: list[Any]) -> list[Reservation] | None:
+        if method == "reserve":
+            return [Reservation("job-1")]
+        told.append([start[0] for start in given])
+        return None
+
+    async def start(number: int) -> None:
+        await asyncio.sleep(0.02 * number)
+        await door.start(f"job-{number}")
+
+    monkeypatch.setattr(Gateway, "_ask", ask)
+    door = Gateway(AppArgs.model_validate({"backends": [BACKEND]}), 0)
+    await door.start("job-first")
+    assert told == [["job-first"]]  # nothing is known yet: at once
+    await door.reserve()
+    await asyncio.gather(*(start(number) for number in range(10)))
+    assert len(told) <= 1 + 4  # at the end of a turn, or of two, and the first of a turn may go alone
+    assert sorted(job_id for batch in told[1:] for job_id in batch) == [f"job-{number}" for number in range(10)]
     assert door._fetching is not None
     door._fetching.cancel()
