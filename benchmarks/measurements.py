@@ -3,7 +3,9 @@
 import ast
 import asyncio
 import importlib
+import os
 import re
+import secrets
 import sys
 import tempfile
 import traceback
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import NotPossible, Report
+from benchmarks.peers import engine_caller
 from benchmarks.service import engine_config, open_session, running, stub_stage
 
 
@@ -30,6 +33,7 @@ class Group:
 
 @asynccontextmanager
 async def _engine_stage():  # type: ignore[no-untyped-def]
+    os.environ.setdefault(engine_caller.KEY, secrets.token_urlsafe(32))
     with running(engine_config()) as (url, pid, folder):
         async with open_session() as session:
             yield session, url, pid, folder

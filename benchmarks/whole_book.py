@@ -10,7 +10,8 @@ from pathlib import Path
 
 import aiohttp
 
-from benchmarks.harness import ROOT, Report, rounds
+from benchmarks.harness import ROOT, Contender, Report, rounds, timed
+from benchmarks.peers import engine_caller
 from benchmarks.peers.plain_script import PlainScript
 from benchmarks.processes import cpu_by_role, cpu_seconds, memory_mb
 from benchmarks.service import rest
@@ -24,14 +25,21 @@ ROLES = ("engine", "ingress", "proxy", "job actor", "chunk worker", "pool", "Ray
 
 
 async def measure(
-    session: aiohttp.ClientSession, url: str, pid: int, folder: Path, report: Report, fifth: int = FIFTH
+    session: aiohttp.ClientSession,
+    url: str,
+    pid: int,
+    folder: Path,
+    report: Report,
+    *,
+    fifth: int = FIFTH,
+    floor: bool = False,
 ) -> None:
-    """Run and report."""
+    """Run and report; ``floor``: beside a script that calls the service's engines, too."""
     story = STORY.read_text()
     fifth = 2_000 if report.quick else fifth
     text = (story * (5 * fifth // len(story) + 2))[: 5 * fifth]
     parts = [text[start : start + fifth] for start in range(0, len(text), fifth)]
-    encoding, turn = [], {"service": 0, "script": 0}
+    encoding, turn = [], {"service": 0, "script": 0, "floor": 0}
     spent: list[Counter[str]] = []
     script_spent: list[float] = []
 
@@ -58,13 +66,23 @@ async def measure(
             script_spent.append(script.cpu_seconds() - used)
             return took
 
+        async def caller() -> float:
+            text = part("floor")
+            chunks = await _chunks(session, url, text)
+            return await timed(engine_caller.mp3(session, url, text, chunks, folder / "floor.mp3"))
+
         await _service(session, url, story[:WARM_CHARACTERS])
         await script.mp3(story, await _chunks(session, url, story[:WARM_CHARACTERS]), folder / "plain.mp3")
         before = memory_mb(pid)
-        found = await rounds(report.count(5), {"service": service, "script": plain}, warm=0)
+        contenders: dict[str, Contender] = {"service": service, "script": plain}
+        found = await rounds(report.count(5), contenders | ({"floor": caller} if floor else {}), warm=0)
         after = memory_mb(pid)
     count = f"{fifth:,} characters"
     report.row(f"{count}: a plain script, two processes, mp3 included", found["script"], " s")
+    if floor:
+        report.row(f"{count}: the floor, a script that calls the service's engines", found["floor"], " s")
+        over = sum(found["floor"]) / sum(found["script"])
+        report.row(f"{len(parts) * fifth:,} characters in all: the floor over the script", over, "x")
     report.row(f"{count}: the service, POST to the last byte of the mp3", found["service"], " s")
     report.row(f"{count}: of this the rest of the mp3, when all is spoken", encoding, " s")
     report.row(f"{count}: CPU of the script", script_spent, " s")

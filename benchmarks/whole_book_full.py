@@ -12,4 +12,4 @@ FIFTH = 20_000
 
 async def measure(session: aiohttp.ClientSession, url: str, pid: int, folder: Path, report: Report) -> None:
     """Run and report."""
-    await whole_book.measure(session, url, pid, folder, report, fifth=FIFTH)
+    await whole_book.measure(session, url, pid, folder, report, fifth=FIFTH, floor=True)
