@@ -277,7 +277,7 @@ async def _in_thread(executor: Executor | None, work: Callable[[], None]) -> Non
 
 
 async def chunk_pcm(segment: Segment, clips: ClipStore) -> bytes:
-    """A spoken chunk as little-endian s16, its pause included: all chunks one after the other are the ``pcm`` output."""
+    """A spoken chunk as little-endian s16, with its pause: all chunks one after the other are the ``pcm`` output."""
     assert segment.clip is not None  # noqa: S101 - spoken
     body = checked_clip(segment, await clips.get(segment.clip.key))
     return body[WAV_HEADER_BYTES:] + bytes(segment.pause_samples * BYTES_PER_SAMPLE)

@@ -40,8 +40,8 @@ COLD_SECONDS = 0.3
 """How long the directory is not asked again that had no warm actor: while jobs queue up it has none for long."""
 
 TURN_SECONDS = 0.05
-"""While no actor is warm nothing starts at once: the directory is told of the jobs accepted in this time together. (Told of
-each by itself it took a fifth of the next one's acceptance.)"""
+"""While no actor is warm nothing starts at once: the directory is told of the jobs accepted in this time together.
+(Telling it of each by itself took a fifth of the next one's acceptance.)"""
 
 MAX_HANDLES = 2_000
 """Job actor handles kept: looking one up again blocks a thread for a round trip to the head node."""
