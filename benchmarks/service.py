@@ -22,6 +22,9 @@ from tts_actors.testing import FakeBackendProcess, Faults
 START_SECONDS = 180.0
 CONCURRENCY = 64
 CLIP_MS = 1_000
+USUAL: dict[str, Any] = {"delay_ms": 200, "fixed_audio_ms": CLIP_MS, "always": None}
+"""What the stub does at the beginning of a measurement."""
+
 SENTENCE = "This is one of the sentences of the text. "
 REFILL_SECONDS = 1.3
 """A little longer than the directory waits before it starts an actor for the one that a job has taken."""
@@ -139,9 +142,9 @@ def engine_config() -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def stub_stage(*, delay_ms: int = 200) -> AsyncIterator[Stage]:
-    """The service on a stub that takes ``delay_ms`` a call and gives clips of one second (48 kB)."""
-    faults = Faults(delay_ms=delay_ms, fixed_audio_ms=CLIP_MS, log_text=False)
+async def stub_stage() -> AsyncIterator[Stage]:
+    """The service on a stub that takes 200 ms a call and gives clips of one second (48 kB)."""
+    faults = Faults(**USUAL, log_text=False)
     with FakeBackendProcess(faults) as backend, running(stub_config(backend.url)) as (url, pid, folder):
         async with open_session() as session:
             stage = Stage(url, pid, folder, session, backend)
