@@ -111,6 +111,15 @@ async def test_calls_at_once_find_as_many_kept_leases_as_may_be_kept() -> None:
     assert handle.acquire.calls == asked + 1
 
 
+async def test_what_a_door_holds_for_a_job_is_not_taken_back_with_what_its_dead_worker_held() -> None:
+    pool, handle = _pool()
+    for leases in (RemoteLeases(handle, {"a": 1}), RemoteLeases(handle)):
+        await leases.acquire("job-1", usable=["a"], avoid=[], priority=Priority.INTERACTIVE)
+    await _count(pool, 2)
+    await pool.forget("job-1")
+    assert await pool.in_flight() == {"a": 1}
+
+
 async def test_an_idle_lease_goes_back_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "IDLE_SECONDS", 0.05)
     pool, handle = _pool()

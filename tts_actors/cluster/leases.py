@@ -50,11 +50,15 @@ KEPT_SECONDS = 10.0
 """A lease older than this is not kept any more: a call on it must end before the pool counts the lease as lost, which
 is 15 s after the longest timeout."""
 
+AT_THE_DOOR = "door:"
+"""What stands before a job's id where a door asks for its first chunk: when the job's worker has died, what this held
+is taken back, and a door's call goes on."""
+
 IDLE_SHARE = 8
 """Of so many calls that a backend takes at once one may be kept as an idle lease: none of a small backend."""
 
 _Kind = tuple[str, frozenset[str], frozenset[str], Priority]
-"""Job, usable backends, avoided ones, priority."""
+"""Who asks (a job, or a door for it), usable backends, avoided ones, priority."""
 
 
 @dataclass(slots=True)
@@ -76,8 +80,9 @@ class _Idle:
 class RemoteLeases:
     """The :class:`~tts_actors.protocols.LeaseSource` backed by the pool actor.
 
-    Of each backend in ``kept`` so many idle leases are kept for :data:`IDLE_SECONDS` each. ``find_pool`` is asked for
-    the pool when the one at hand is gone: it dies with the directory, whose next incarnation makes another.
+    Of each backend in ``kept``, which doors have, so many idle leases are kept for :data:`IDLE_SECONDS` each.
+    ``find_pool`` is asked for the pool when the one at hand is gone: it dies with the directory, whose next incarnation
+    makes another.
     """
 
     def __init__(
@@ -87,6 +92,7 @@ class RemoteLeases:
         self._process = secrets.token_hex(8)
         self._find_pool = find_pool
         self._kept = kept or {}
+        self._place = "" if kept is None else AT_THE_DOOR
         self._idle: dict[str, list[_Idle]] = {}
         self._granted_at: dict[str, float] = {}
         self._lines: dict[_Kind, _Line] = {}
@@ -104,7 +110,7 @@ class RemoteLeases:
     ) -> Lease:
         if not avoid and (idle := self._take_idle(usable)) is not None:
             return idle
-        key = (job_id, frozenset(usable), frozenset(avoid), priority)
+        key = (self._place + job_id, frozenset(usable), frozenset(avoid), priority)
         line = self._lines.setdefault(key, _Line())
         future: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
         line.waiting.append(future)
