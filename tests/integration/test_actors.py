@@ -305,7 +305,7 @@ def test_of_two_live_actors_of_one_job_the_older_is_fenced_and_stops(service: Se
     open_tools = ActorSetup.of(args, ray.get_runtime_context().get_session_name(), pool).open_tools
     newer = actor_class(JobActor, max_restarts=0).remote(job_id, open_tools)
     ray.get(newer.ready.remote(), timeout=60)
-    assert _epoch(older) == 1
+    _until(lambda: _epoch(older) == 1)
     verdict = newer.run.remote()
     _until(lambda: _epoch(newer) == 2)
     with pytest.raises((StaleEpoch, RayActorError)):  # refused by the store; or it has stopped and is gone already
