@@ -7,6 +7,7 @@ the time: ``BENCH=whole_book_full`` is all of it.
 import time
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import aiohttp
 
@@ -22,6 +23,15 @@ FIFTH = 5_000
 STORY = ROOT / "examples" / "the_lighthouse_keeper.txt"
 WARM_CHARACTERS = 2_000
 ROLES = ("engine", "ingress", "proxy", "job actor", "chunk worker", "pool", "Ray itself")
+
+
+class _Found(NamedTuple):
+    """Seconds of each contender's rounds, and what they spent."""
+
+    seconds: dict[str, list[float]]
+    encoding: list[float]
+    script_cpu: list[float]
+    service_cpu: list[Counter[str]]
 
 
 async def measure(
@@ -77,21 +87,25 @@ async def measure(
         contenders: dict[str, Contender] = {"service": service, "script": plain}
         found = await rounds(report.count(5), contenders | ({"floor": caller} if floor else {}), warm=0)
         after = memory_mb(pid)
-    count = f"{fifth:,} characters"
-    report.row(f"{count}: a plain script, two processes, mp3 included", found["script"], " s")
-    if floor:
-        report.row(f"{count}: the floor, a script that calls the service's engines", found["floor"], " s")
-        over = sum(found["floor"]) / sum(found["script"])
-        report.row(f"{len(parts) * fifth:,} characters in all: the floor over the script", over, "x")
-    report.row(f"{count}: the service, POST to the last byte of the mp3", found["service"], " s")
-    report.row(f"{count}: of this the rest of the mp3, when all is spoken", encoding, " s")
-    report.row(f"{count}: CPU of the script", script_spent, " s")
-    report.row(f"{count}: CPU of the service", [sum(one.values()) for one in spent], " s")
-    for who in ROLES:
-        report.row(f"{count}: of it, {who}", [one[who] for one in spent], " s")
-    total = sum(found["service"]) / sum(found["script"])
-    report.row(f"{len(parts) * fifth:,} characters in all: the service over the script", total, "x", at_most=1.2)
+    _tell(report, fifth, len(parts), _Found(found, encoding, script_spent, spent))
     report.row("growth of all processes' memory (PSS) over it", after - before, " MB", at_most=300)
+
+
+def _tell(report: Report, fifth: int, parts: int, of: _Found) -> None:
+    count, whole = f"{fifth:,} characters", f"{parts * fifth:,} characters in all"
+    seconds = of.seconds
+    report.row(f"{count}: a plain script, two processes, mp3 included", seconds["script"], " s")
+    if "floor" in seconds:
+        report.row(f"{count}: the floor, a script that calls the service's engines", seconds["floor"], " s")
+        report.row(f"{whole}: the floor over the script", sum(seconds["floor"]) / sum(seconds["script"]), "x")
+    report.row(f"{count}: the service, POST to the last byte of the mp3", seconds["service"], " s")
+    report.row(f"{count}: of this the rest of the mp3, when all is spoken", of.encoding, " s")
+    report.row(f"{count}: CPU of the script", of.script_cpu, " s")
+    report.row(f"{count}: CPU of the service", [sum(one.values()) for one in of.service_cpu], " s")
+    for who in ROLES:
+        report.row(f"{count}: of it, {who}", [one[who] for one in of.service_cpu], " s")
+    total = sum(seconds["service"]) / sum(seconds["script"])
+    report.row(f"{whole}: the service over the script", total, "x", at_most=1.2)
 
 
 async def _chunks(session: aiohttp.ClientSession, url: str, text: str) -> list[tuple[int, int]]:
