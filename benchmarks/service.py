@@ -33,8 +33,8 @@ REFILL_TWO_SECONDS = 3.0
 """The same for two: it waits again between them, and is quiet meanwhile."""
 
 LOOK_SECONDS = 0.4
-QUIET = 0.3
-"""Of one core: less than a starting actor needs, more than an idle service (0.1)."""
+QUIET = 0.45
+"""Of one core: less than a starting actor needs, more than an idle service (0.1 to 0.25)."""
 
 MOST_SECONDS = 15.0
 

@@ -15,6 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from deployments.demand import on_demand
 from deployments.envelopes import error_response
 from deployments.keys import Keys, RequestRate, bearer_is
 from deployments.permits import Permits
@@ -74,7 +75,7 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        receive, send = channel(scope, receive, send)
+        receive, send = channel(scope, on_demand(receive), send)
         request_id = _request_id(Headers(scope=scope))
         started = time.monotonic()
         status, answered = 0, False
@@ -141,7 +142,7 @@ class OneKey:
             refusal = error_response("/v1", Unauthorized("this engine answers its own service alone"))
             await refusal(scope, receive, send)
             return
-        await self._app(scope, receive, send)
+        await self._app(scope, on_demand(receive), send)
 
 
 def _traced(scope: Scope, request_id: str) -> AbstractContextManager[tracing.Span]:
