@@ -127,6 +127,19 @@ def test_cancel_stops_calls_within_a_second_and_closes_their_sockets(service: Se
     assert service.job(after["id"], wait=20)["status"] == "completed"
 
 
+def test_a_cancelled_job_that_waits_for_its_first_call_makes_none(service: Service) -> None:
+    """Its first chunk is the door's, which hears of the cancel half a second later at most."""
+    service.backend.set_faults(always="hang")
+    many = service.create("This is a sentence of a text. " * 20)
+    _until(lambda: service.backend.stats()["in_flight"] == 8)
+    waits = service.create("It is said by nobody.")
+    time.sleep(0.2)  # the door asks for it 25 ms after the answer
+    for job in (waits, many):
+        assert requests.post(f"{service.url}{job['links']['cancel']}", timeout=30).status_code == 202
+    time.sleep(0.7)
+    assert (service.backend.stats()["calls"], service.backend.stats()["in_flight"]) == (8, 0)
+
+
 def test_what_a_deleted_job_held_is_there_for_the_next_at_once(service: Service) -> None:
     """Its worker is killed with its actor, mostly before it has given its leases back: those would be lost for long."""
     service.backend.set_faults(delay_ms=5)

@@ -316,12 +316,26 @@ async def test_a_job_that_was_ended_for_good_is_granted_nothing_more(monkeypatch
     monkeypatch.setattr("tts_actors.backends.pool.GONE_SECONDS", 0.3)
     pool = _pool({"a": 2})
     await pool.acquire("gone", ["a"], [], 2)
-    await pool.forget("gone", gone=True)
+    await pool.withdraw("gone", gone=True)
+    await pool.forget("gone")
     last_words = asyncio.create_task(pool.acquire("gone", ["a"], [], 2))
     assert len(await pool.acquire("alive", ["a"], [], 2)) == 2
     assert await last_words == []
     await pool.forget("alive")
     assert len(await pool.acquire("gone", ["a"], [], 1)) == 1  # a new job has its id
+
+
+async def test_who_waits_for_a_job_that_has_ended_gets_none_of_what_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tts_actors.backends.pool.GONE_SECONDS", 0.3)
+    pool = _pool({"a": 2})
+    held = await pool.acquire("job-1", ["a"], [], 2)
+    waiting = asyncio.create_task(pool.acquire("door:job-1", ["a"], [], 1))
+    await asyncio.sleep(0)
+    await pool.withdraw("door:job-1", gone=True)
+    await pool.release([_report(lease, "cancelled") for lease in held])
+    assert await waiting == []
+    assert await pool.acquire("door:job-1", ["a"], [], 1) == []
+    assert len(await pool.acquire("door:job-1", ["a"], [], 1)) == 1
 
 
 async def test_a_retry_goes_back_to_where_it_failed_rather_than_to_a_backend_that_is_shut_off() -> None:

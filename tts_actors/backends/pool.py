@@ -27,7 +27,8 @@ WATCH_SECONDS = 5.0
 """How long the question of a process that holds leases is kept open; with each it says that it lives."""
 
 GONE_SECONDS = 2.0
-"""How long a job that was ended for good gets nothing: its worker is killed with its actor, but not at once."""
+"""How long a job that was ended gets nothing. Its worker is stopped, or killed with its actor, but not at once: its
+task may not even have begun. The door that speaks the first chunk hears of it when it says next that it is at work."""
 
 LOOK_AGAIN_SECONDS = 0.25
 """While somebody waits: how often time alone (an open breaker, a spent retry budget) is given a chance to help."""
@@ -85,7 +86,7 @@ class BackendPool:
         self._incarnation = secrets.token_hex(4)
         self._tokens = itertools.count(1)
         self._held = HeldLeases(self._gauges, lease_seconds, self._grant)
-        self._gone_until: dict[str, float] = {}
+        self._gone: dict[str, asyncio.TimerHandle] = {}
         # Per priority: the jobs that wait, in turn, each with its requests.
         self._waiting: dict[Priority, OrderedDict[str, deque[_Waiter]]] = {
             priority: OrderedDict() for priority in (Priority.INTERACTIVE, Priority.BATCH)
@@ -113,10 +114,10 @@ class BackendPool:
         """
         if known is not None and known != self._incarnation:
             raise PoolRestarted("the backend pool has been restarted: report the leases you hold")
-        if job_id in self._gone_until:
-            await asyncio.sleep(max(0.0, self._gone_until[job_id] - self._now()))
-            return []
         loop = asyncio.get_running_loop()
+        if (gone := self._gone.get(job_id)) is not None:
+            await asyncio.sleep(max(0.0, gone.when() - loop.time()))
+            return []
         future: asyncio.Future[list[Lease]] = loop.create_future()
         waiter = _Waiter(job_id, priority, wanted, frozenset(usable), frozenset(avoid), process, future)
         self._waiting[priority].setdefault(job_id, deque()).append(waiter)
@@ -204,21 +205,23 @@ class BackendPool:
             self._held.hear(process)
         await asyncio.sleep(WATCH_SECONDS)
 
-    async def withdraw(self, job_id: str) -> None:
-        """Answer what this job has asked for with nothing: its worker is about to stand still."""
+    async def withdraw(self, job_id: str, *, gone: bool = False) -> None:
+        """Answer what this job has asked for with nothing: its worker is about to stand still.
+
+        With ``gone`` it is ended, which not everybody who calls for it knows yet: nothing is granted soon after either.
+        """
+        if gone:
+            if (timer := self._gone.pop(job_id, None)) is not None:
+                timer.cancel()
+            self._gone[job_id] = asyncio.get_running_loop().call_later(GONE_SECONDS, self._gone.pop, job_id)
         for jobs in self._waiting.values():
             for waiter in list(jobs.get(job_id, ())):
                 self._give_up(waiter)
 
-    async def forget(self, job_id: str, *, gone: bool = False) -> None:
+    async def forget(self, job_id: str) -> None:
         """The worker of this job has died: what it held and what it waited for is free at once, not after a lease's
         life, which is longer than anybody should wait for a job to go on.
-
-        With ``gone`` it is about to die, and nobody goes on: what it still asks for is not granted.
         """
-        if gone:
-            self._gone_until[job_id] = self._now() + GONE_SECONDS
-            asyncio.get_running_loop().call_later(GONE_SECONDS, self._gone_until.pop, job_id, None)
         await self.withdraw(job_id)
         self._held.drop_job(job_id)
         self._grant()

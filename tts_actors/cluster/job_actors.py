@@ -2,9 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import ray
@@ -16,7 +14,7 @@ from tts_actors.cluster.actors import HEAD_RESOURCE, actor_class
 from tts_actors.cluster.calls import answer
 from tts_actors.cluster.dispatch import RayDispatch
 from tts_actors.cluster.metrics import PassedOn
-from tts_actors.cluster.names import NAMESPACE
+from tts_actors.cluster.names import AT_THE_DOOR, NAMESPACE
 from tts_actors.cluster.placement import Node, Placement
 from tts_actors.errors import DirectoryUnavailable
 from tts_actors.job_actor import JobActor
@@ -98,11 +96,12 @@ def live_nodes() -> list[Node]:
 class RayJobHandle:
     """The :class:`~tts_actors.protocols.JobHandle` of a Ray actor, which counts at its node until it is killed."""
 
-    def __init__(self, actor: Any, placement: Placement, node: str | None, free_leases: Callable[[], object]) -> None:
+    def __init__(self, job_id: str, actor: Any, placement: Placement, node: str | None, pool: Any) -> None:
+        self._job_id = job_id
         self._actor = actor
         self._placement = placement
         self._node = node
-        self._free_leases = free_leases
+        self._pool = pool
 
     async def ready(self, *, rehearse: bool) -> None:
         """Returns when the actor is up and warm."""
@@ -119,6 +118,7 @@ class RayJobHandle:
         await answer(self._actor.ready.remote(), CHECK_SECONDS)
 
     async def cancel(self) -> None:
+        self._grant_nothing()
         await answer(self._actor.cancel.remote())
 
     async def put_back(self) -> None:
@@ -139,7 +139,13 @@ class RayJobHandle:
     def end(self) -> None:
         self.kill()
         # Its worker is killed by Ray with it, perhaps before it has given its leases back.
-        self._free_leases()
+        self._grant_nothing()
+        self._pool.forget.remote(self._job_id)
+
+    def _grant_nothing(self) -> None:
+        """Not to the door, which hears of it in half a second, nor to a worker whose task has not begun yet."""
+        for asker in (self._job_id, AT_THE_DOOR + self._job_id):
+            self._pool.withdraw.remote(asker, gone=True)
 
     def give_up(self) -> None:
         self._placement.silent(self._node)
@@ -158,8 +164,7 @@ class RaySpawner:
     async def spawn(self, job_id: str, *, rehearse: bool = False) -> RayJobHandle:
         node = await asyncio.to_thread(self._placement.take)
         try:
-            free_leases = partial(self._pool.forget.remote, job_id, gone=True)
-            handle = RayJobHandle(self._start(job_id, node), self._placement, node, free_leases)
+            handle = RayJobHandle(job_id, self._start(job_id, node), self._placement, node, self._pool)
         except ValueError as error:  # the name is still held by a dying predecessor
             self._placement.give_back(node)
             raise DirectoryUnavailable("the job's actor is still being replaced", 1.0) from error

@@ -12,6 +12,7 @@ from typing import Any
 
 from tts_actors.backends.pool import incarnation_of
 from tts_actors.cluster.calls import answer
+from tts_actors.cluster.names import AT_THE_DOOR
 from tts_actors.errors import DirectoryUnavailable, PoolRestarted
 from tts_actors.messages import Lease, LeaseReport
 from tts_actors.models import Attempt, Priority
@@ -49,10 +50,6 @@ IDLE_SECONDS = 2.0
 KEPT_SECONDS = 10.0
 """A lease older than this is not kept any more: a call on it must end before the pool counts the lease as lost, which
 is 15 s after the longest timeout."""
-
-AT_THE_DOOR = "door:"
-"""What stands before a job's id where a door asks for its first chunk: when the job's worker has died, what this held
-is taken back, and a door's call goes on."""
 
 IDLE_SHARE = 8
 """Of so many calls that a backend takes at once one may be kept as an idle lease: none of a small backend."""

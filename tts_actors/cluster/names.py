@@ -8,6 +8,10 @@ NAMESPACE = "tts"
 DIRECTORY = "tts-directory"
 """Name of the one detached actor; everything else is its child."""
 
+AT_THE_DOOR = "door:"
+"""What stands before a job's id where a door asks for its first chunk: when the job's worker has died, what this held
+is taken back, and a door's call goes on."""
+
 
 @dataclass(frozen=True, slots=True)
 class Version:
