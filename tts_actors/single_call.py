@@ -6,7 +6,8 @@ import time
 from collections.abc import Awaitable, Callable
 
 from tts_actors.admission import check_accepting
-from tts_actors.chunk_worker import CallContext, Piece, WorkerTools, call_backend_tts, describe_clip
+from tts_actors.audio import pcm_of_wav
+from tts_actors.chunk_worker import CallContext, Piece, WorkerTools, call_backend_tts
 from tts_actors.config import AppArgs
 from tts_actors.errors import BackendError, InvalidRequest, RequestTooLarge
 from tts_actors.models import Clip, SpeechRequest
@@ -57,7 +58,7 @@ class SingleCall:
         async def keep(wav: bytes) -> Clip:
             nonlocal taken
             taken = wav
-            return describe_clip("", wav)
+            return Clip("", len(pcm_of_wav(wav)), "")  # nobody will look for it: no checksum
 
         deadline_at_ms = int(time.time() * 1_000) + self._retry.longest_ms(self._timeouts.timeout_ms(len(text)))
         request = dataclasses.replace(route.settled(request), patient=False)

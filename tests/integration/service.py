@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,6 +109,14 @@ class Service:
 
     def audio(self, job_id: str) -> bytes:
         return audio(self.url, job_id)
+
+
+def until(condition: Callable[[], object], seconds: float = 30) -> None:
+    """Wait for what another process brings about."""
+    give_up = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < give_up, "the condition did not come true"
+        time.sleep(0.05)
 
 
 def audio(url: str, job_id: str) -> bytes:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import psutil
@@ -17,7 +17,7 @@ import ray
 import requests
 from ray.exceptions import RayActorError
 
-from tests.integration.service import Service
+from tests.integration.service import Service, until
 from tts_actors.client import open_job
 from tts_actors.cluster.actors import actor_class
 from tts_actors.cluster.job_actors import ActorSetup
@@ -45,13 +45,6 @@ def _driver(service: Service) -> Iterator[None]:
     )
     yield
     ray.shutdown()
-
-
-def _until(condition: Callable[[], object], seconds: float = 30) -> None:
-    give_up = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < give_up, "the condition did not come true"
-        time.sleep(0.05)  # the condition lies in another process
 
 
 def _actor(name: str) -> Any:
@@ -91,7 +84,7 @@ def test_a_finished_jobs_actor_retires(service: Service) -> None:
             return True
         return False
 
-    _until(retired, seconds=30)
+    until(retired, seconds=30)
     assert service.job(job["id"])["status"] == "completed"
 
 
@@ -107,15 +100,15 @@ def _has_retired(job_id: str) -> bool:
 def test_a_retired_job_is_opened_again_from_python(service: Service) -> None:
     job_id = service.create("Short.")["id"]
     assert service.job(job_id, wait=20)["status"] == "completed"
-    _until(lambda: _has_retired(job_id))
+    until(lambda: _has_retired(job_id))
     actor = open_job(job_id)
     assert ray.get(actor.retrieve.remote())["status"] == "completed"
     with pytest.raises(Conflict, match="the job is completed"):
         ray.get(actor.mark_chunk_failed.remote(0, "too late"))
-    _until(lambda: _has_retired(job_id))  # the revived one retires too
+    until(lambda: _has_retired(job_id))  # the revived one retires too
     ray.get(open_job(job_id).delete.remote())
     assert requests.get(f"{service.url}/v1/audio/speech/jobs/{job_id}", timeout=30).status_code == 404
-    _until(lambda: _has_retired(job_id))
+    until(lambda: _has_retired(job_id))
     with pytest.raises(NotFound):
         open_job(job_id)
 
@@ -125,7 +118,7 @@ def test_a_running_job_takes_writes_from_python(service: Service) -> None:
     service.backend.set_faults(delay_ms=60_000)
     job_id = service.create("This is a sentence of a text. " * 100, on_chunk_failure="silence")["id"]
     actor = _started_actor(job_id)
-    _until(lambda: service.backend.stats()["calls"] > 0)
+    until(lambda: service.backend.stats()["calls"] > 0)
     ray.get(actor.store_metadata.remote({"shelf": "7"}))
     ray.get(actor.mark_chunk_failed.remote(99, "nobody can say this"))
     assert ray.get(actor.retrieve_chunk.remote(99)).error == "nobody can say this"
@@ -147,7 +140,7 @@ def test_thirty_jobs_leave_no_actor_behind_but_the_warm_spares(service: Service)
         busy = figures["active"] + figures["finished"]
         return busy == 0 and len(_processes(service, "ray::JobActor")) <= figures["spares"] + figures["reserved"]
 
-    _until(only_spares, seconds=60)
+    until(only_spares, seconds=60)
     assert directory.num_fds() - files <= 16  # docs/operations.md has the bound for 300 jobs
     assert directory.memory_info().rss - memory_bytes <= 16 * 2**20
     assert requests.get(f"{service.url}/readyz", timeout=30).json()["details"] == {"unattended_jobs": 0}
@@ -189,7 +182,7 @@ def test_a_killed_job_actor_is_replaced_and_no_stored_chunk_is_spoken_twice(
 ) -> None:
     service.backend.set_faults(delay_ms=200)
     job = service.create(TEXT)
-    _until(lambda: service.job(job["id"])["chunks"]["completed"] >= 8)
+    until(lambda: service.job(job["id"])["chunks"]["completed"] >= 8)
     stored = _stored(service, job["id"])
     _process_of(job["id"]).kill()
     after = service.job(job["id"], wait=60)
@@ -204,7 +197,7 @@ def test_a_killed_job_actor_is_replaced_and_no_stored_chunk_is_spoken_twice(
 def test_a_job_actor_that_stands_still_is_replaced_and_killed(service: Service, undisturbed: bytes) -> None:
     service.backend.set_faults(delay_ms=2_000)  # the job takes 15 s: calls are running when the next actor takes over
     job = service.create(TEXT)
-    _until(lambda: service.job(job["id"])["chunks"]["completed"] >= 8)
+    until(lambda: service.job(job["id"])["chunks"]["completed"] >= 8)
     stopped = _process_of(job["id"])
     stopped.suspend()
     stored: set[int] = set()
@@ -221,7 +214,7 @@ def test_a_job_actor_that_stands_still_is_replaced_and_killed(service: Service, 
                 return False
         return True
 
-    _until(given_up, seconds=60)
+    until(given_up, seconds=60)
     assert service.job(job["id"], wait=60)["status"] == "completed"
     _none_was_spoken_again(service, stored)
     assert service.audio(job["id"]) == undisturbed
@@ -231,7 +224,7 @@ def test_a_job_actor_that_stands_still_is_replaced_and_killed(service: Service, 
 def test_a_killed_chunk_worker_costs_at_most_the_calls_it_had_in_flight(service: Service, undisturbed: bytes) -> None:
     service.backend.set_faults(delay_ms=200)
     job = service.create(TEXT)
-    _until(lambda: service.job(job["id"])["chunks"]["completed"] >= 8)
+    until(lambda: service.job(job["id"])["chunks"]["completed"] >= 8)
     workers = _processes(service, "synthesize_slice")
     assert workers
     for process in workers:
@@ -244,7 +237,7 @@ def test_a_killed_chunk_worker_costs_at_most_the_calls_it_had_in_flight(service:
 def test_a_killed_directory_comes_back_and_its_jobs_go_on(service: Service, undisturbed: bytes) -> None:
     service.backend.set_faults(delay_ms=200)
     job = service.create(TEXT)
-    _until(lambda: service.job(job["id"])["chunks"]["completed"] >= 8)
+    until(lambda: service.job(job["id"])["chunks"]["completed"] >= 8)
     for process in _processes(service, "ray::DirectoryActor"):
         os.kill(process.pid, signal.SIGKILL)
     after = service.job(job["id"], wait=60)
@@ -254,7 +247,7 @@ def test_a_killed_directory_comes_back_and_its_jobs_go_on(service: Service, undi
     # The workers that are still there call under the new pool's leases, not under what they may without a pool.
     service.backend.set_faults(always="hang")
     again = service.create("This is a sentence of a text. " * 20)
-    _until(lambda: service.backend.stats()["in_flight"] == 8)
+    until(lambda: service.backend.stats()["in_flight"] == 8)
     requests.post(f"{service.url}{again['links']['cancel']}", timeout=30)
 
 
@@ -272,7 +265,7 @@ def test_a_killed_pool_is_done_without_and_counts_what_still_runs_when_it_is_bac
 ) -> None:
     service.backend.set_faults(delay_ms=700)
     jobs = [service.create(TEXT)["id"] for _ in range(3)]
-    _until(lambda: service.backend.stats()["calls"] >= 24)
+    until(lambda: service.backend.stats()["calls"] >= 24)
     killed = _kill_pools(service)
     killed_at = service.backend.stats()["calls"]
 
@@ -282,7 +275,7 @@ def test_a_killed_pool_is_done_without_and_counts_what_still_runs_when_it_is_bac
         # (Ray needs two to three seconds to bring one back, and three waves take two.)
         return killed >= 2 and bool(service.backend.stats()["calls"] >= killed_at + 24)
 
-    _until(three_waves_later)
+    until(three_waves_later)
     assert {service.job(job_id, wait=60)["status"] for job_id in jobs} == {"completed"}
     assert service.backend.stats()["max_in_flight"] == 8
     assert service.backend.stats()["calls"] == 3 * 60
@@ -290,7 +283,7 @@ def test_a_killed_pool_is_done_without_and_counts_what_still_runs_when_it_is_bac
     # The new pool has taken all leases back: as many calls at once as ever.
     service.backend.set_faults(always="hang")
     again = service.create("This is a sentence of a text. " * 20)
-    _until(lambda: service.backend.stats()["in_flight"] == 8)
+    until(lambda: service.backend.stats()["in_flight"] == 8)
     requests.post(f"{service.url}{again['links']['cancel']}", timeout=30)
 
 
@@ -305,12 +298,12 @@ def test_of_two_live_actors_of_one_job_the_older_is_fenced_and_stops(service: Se
     open_tools = ActorSetup.of(args, ray.get_runtime_context().get_session_name(), pool).open_tools
     newer = actor_class(JobActor, max_restarts=0).remote(job_id, open_tools)
     ray.get(newer.ready.remote(), timeout=60)
-    _until(lambda: _epoch(older) == 1)
+    until(lambda: _epoch(older) == 1)
     verdict = newer.run.remote()
-    _until(lambda: _epoch(newer) == 2)
+    until(lambda: _epoch(newer) == 2)
     with pytest.raises((StaleEpoch, RayActorError)):  # refused by the store; or it has stopped and is gone already
         ray.get(older.store_metadata.remote({"written": "by the older"}))
-    _until(lambda: _has_stopped(older))
+    until(lambda: _has_stopped(older))
     job = service.job(job_id, wait=60)
     assert (job["status"], job["chunks"]["completed"], job["metadata"]) == ("completed", 60, {})
     # "in_progress": the sweep may have given the job to a third one, for the directory does not know the second.

@@ -6,8 +6,10 @@ first test runs the others there.
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,7 +53,7 @@ def test_in_a_namespace_of_its_own(tmp_path: Path) -> None:
         text=True,
     )
     assert ended.returncode == 0, ended.stdout[-6_000:] + ended.stderr[-2_000:]
-    assert f"{5 + (shutil.which('curl') is not None)} passed" in ended.stdout, ended.stdout
+    assert f"{6 + (shutil.which('curl') is not None)} passed" in ended.stdout, ended.stdout
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +103,19 @@ def test_live_audio_of_a_job_that_fails_does_not_end_properly(service: Service, 
     with pytest.raises(requests.exceptions.ChunkedEncodingError):
         answer.content  # noqa: B018 - reading it is what fails
     assert service.job(job["id"])["status"] == "failed"
+
+
+@inside
+def test_a_job_whose_text_did_not_arrive_is_not_made(service: Service) -> None:
+    before = requests.get(f"{service.url}/v1/audio/speech/jobs", timeout=30).json()["data"]
+    body = b'{"model": "fake-tts", "input": "Half of'
+    head = f"POST /v1/audio/speech/jobs HTTP/1.1\r\nHost: here\r\nContent-Length: {len(body) + 9}"
+    with socket.create_connection(("127.0.0.1", service.port)) as client:
+        client.sendall(head.encode() + b"\r\nContent-Type: application/json\r\n\r\n" + body)
+        time.sleep(0.3)
+    time.sleep(0.5)
+    assert requests.get(f"{service.url}/v1/audio/speech/jobs", timeout=30).json()["data"] == before
+    assert service.job(service.create(WHOLE)["id"], wait=60)["status"] == "completed"
 
 
 @inside

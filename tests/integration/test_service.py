@@ -3,7 +3,6 @@
 import io
 import re
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -12,19 +11,12 @@ import pytest
 import requests
 import soundfile
 
-from tests.integration.service import Service
+from tests.integration.service import Service, until
 from tts_actors.client import TtsClient
 from tts_actors.timeouts import TimeoutPolicy
 
 STORY = (Path(__file__).parents[2] / "examples" / "the_lighthouse_keeper.txt").read_text()
 TEST_POLICY = TimeoutPolicy(base_ms=3_000, per_character_ms=1, backend_cap_ms=4_000, margin_ms=0, cap_ms=4_000)
-
-
-def _until(condition: Callable[[], object], seconds: float = 30) -> None:
-    give_up = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < give_up, "the condition did not come true"
-        time.sleep(0.05)  # the condition lies in another process
 
 
 def test_a_story_becomes_one_file_in_every_format(service: Service, tmp_path: Path) -> None:
@@ -117,10 +109,10 @@ def test_a_hanging_backend_ends_within_the_jobs_own_bound(service: Service) -> N
 def test_cancel_stops_calls_within_a_second_and_closes_their_sockets(service: Service) -> None:
     service.backend.set_faults(always="hang")
     job = service.create("This is a sentence of a text. " * 20)
-    _until(lambda: service.backend.stats()["in_flight"] == 8)
+    until(lambda: service.backend.stats()["in_flight"] == 8)
     answer = requests.post(f"{service.url}{job['links']['cancel']}", timeout=30)
     assert (answer.status_code, answer.json()["status"]) == (202, "cancelled")
-    _until(lambda: service.backend.stats()["in_flight"] == 0, seconds=1)
+    until(lambda: service.backend.stats()["in_flight"] == 0, seconds=1)
     assert service.backend.stats()["calls"] == 8
     service.backend.reset_faults()
     after = service.create("The leases are free again.")
@@ -131,7 +123,7 @@ def test_a_cancelled_job_that_waits_for_its_first_call_makes_none(service: Servi
     """Its first chunk is the door's, which hears of the cancel half a second later at most."""
     service.backend.set_faults(always="hang")
     many = service.create("This is a sentence of a text. " * 20)
-    _until(lambda: service.backend.stats()["in_flight"] == 8)
+    until(lambda: service.backend.stats()["in_flight"] == 8)
     waits = service.create("It is said by nobody.")
     time.sleep(0.2)  # the door asks for it 25 ms after the answer
     for job in (waits, many):
@@ -149,7 +141,7 @@ def test_what_a_deleted_job_held_is_there_for_the_next_at_once(service: Service)
 
     for number in range(2):
         job = service.create(f"Round {number}. " + "This is a sentence of a text. " * 300)
-        _until(partial(is_running, job["id"]))
+        until(partial(is_running, job["id"]))
         time.sleep(0.1 * number)  # to hit it in one place and another
         answer = requests.delete(f"{service.url}{job['links']['self']}", timeout=30)
         assert answer.status_code == 204, answer.text
@@ -164,7 +156,7 @@ def test_scipy_is_in_the_http_replica_and_not_in_what_never_measures_loudness(se
         maps = [Path(f"/proc/{process.pid}/maps") for process in service.processes(title)]
         return ["/scipy/" in each.read_text() for each in maps]
 
-    _until(lambda: loaded("ServeReplica:tts:ingress") == [True])
+    until(lambda: loaded("ServeReplica:tts:ingress") == [True])
     for title in ("PoolActor", "DirectoryActor", "JobActor", "ProxyActor"):
         assert loaded(title)
         assert not any(loaded(title)), title
@@ -217,5 +209,5 @@ def test_the_spoken_file_starts_and_ends_without_a_click(service: Service) -> No
 def test_logs_carry_ids_and_never_the_text(service: Service) -> None:
     job = service.create("Pineapple marmalade is a secret recipe.")
     service.job(job["id"], wait=20)
-    _until(lambda: job["id"] in service.log)
+    until(lambda: job["id"] in service.log)
     assert not re.search("pineapple|marmalade", service.log, re.IGNORECASE)

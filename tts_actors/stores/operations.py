@@ -52,6 +52,8 @@ _GET_CHUNK = (
 _BACKLOG = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(jobs.c.run_timeout_ms), 0)).where(
     jobs.c.state == JobState.QUEUED.value
 )
+_ADD_JOB = jobs.insert()
+_ADD_INPUT = job_inputs.insert()
 _GET_CHUNKS = sa.select(chunks).where(chunks.c.job_id == sa.bindparam("job_id")).order_by(chunks.c.chunk_index)
 # A writer that lost its connection during the commit does not know whether it was made and writes again. The form is
 # PostgreSQL's; SQLite has the same.
@@ -81,8 +83,8 @@ def create_job(job: NewJob, admit: Callable[[Backlog], int]) -> Callable[[sa.Con
         row = job_row(job, wait_ms, FAST_PATH_GRACE_MS)
         if job.claim is not None and not queued:
             row = claimed_row(row, job.claim, job.created_at_ms)
-        connection.execute(jobs.insert(), row)
-        connection.execute(job_inputs.insert(), given)
+        connection.execute(_ADD_JOB, row)
+        connection.execute(_ADD_INPUT, given)
         return job_of(row)
 
     return operation
