@@ -86,6 +86,7 @@ class Proxy:
         if self._listening is not None:
             self._listening.close()
             self._listening = None
+            await asyncio.sleep(0.01)  # a connection that was just accepted is not among ours yet
         await self._hang_up()
 
     async def _hang_up(self) -> None:

@@ -20,7 +20,8 @@ def translated() -> Iterator[None]:
         raise StoreUnavailable(f"the job store failed: {reason_of(_origin(error))}", RETRY_SECONDS) from error
     except Exception as error:
         # While a connection is being opened SQLAlchemy lets asyncpg's own errors through ("the system is starting up").
-        if type(error).__module__.partition(".")[0] != "asyncpg":
+        # SQLite is told of savepoints without SQLAlchemy.
+        if type(error).__module__.partition(".")[0] not in ("asyncpg", "sqlite3"):
             raise
         raise StoreUnavailable(f"the job store failed: {type(error).__name__}", RETRY_SECONDS) from error
 

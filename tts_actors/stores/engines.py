@@ -5,6 +5,7 @@ asyncpg. (Through aiosqlite every step of a read, cursor, execute, fetch, close,
 """
 
 import asyncio
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -141,23 +142,24 @@ class SqliteDatabase:
     def _transact(self, operations: list[_Asked]) -> list[Any]:
         """One transaction, forced to the disk once; what one operation did before it failed is undone by itself."""
         connection = self._connection()
+        raw = cast(sqlite3.Connection, connection.connection.driver_connection)
 
         def one(operation: _Asked) -> Any:
             if operation.given_up:
                 return None
             if len(operations) == 1:
                 return operation.run(connection)
-            connection.exec_driver_sql("SAVEPOINT one")
+            raw.execute("SAVEPOINT one")  # not through SQLAlchemy: 8 % of the time of a batch of new jobs
             try:
                 return operation.run(connection)
             except Exception as error:
-                if not _in_transaction(connection):
+                if not raw.in_transaction:
                     raise  # a full disk: SQLite has undone all of them
-                connection.exec_driver_sql("ROLLBACK TO one")
+                raw.execute("ROLLBACK TO one")
                 return error
             finally:
-                if _in_transaction(connection):
-                    connection.exec_driver_sql("RELEASE one")
+                if raw.in_transaction:
+                    raw.execute("RELEASE one")
 
         # At once the write lock: a transaction that reads first and then writes could fail half-way.
         connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -166,7 +168,7 @@ class SqliteDatabase:
             connection.exec_driver_sql("COMMIT")
         except BaseException:
             # A full disk has rolled it back already, or has left a failed commit open.
-            if _in_transaction(connection):
+            if raw.in_transaction:
                 connection.exec_driver_sql("ROLLBACK")
             raise
         return answers
@@ -190,11 +192,6 @@ def _in_time(operations: list[_Asked], one: Callable[[_Asked], Any]) -> list[Any
         if time.monotonic() > until:
             break
     return answers
-
-
-def _in_transaction(connection: sa.Connection) -> bool:
-    driver = connection.connection.driver_connection
-    return driver is not None and bool(driver.in_transaction)
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:
