@@ -11,8 +11,8 @@ import requests
 from openai import OpenAI
 
 from tests.integration import service as services
-from tests.integration.service import Service
-from tests.integration.test_service import STORY, _until
+from tests.integration.service import Service, until
+from tests.integration.test_service import STORY
 from tts_actors.audio import decode_take
 
 _numbers = itertools.count()
@@ -115,7 +115,7 @@ def test_events_and_live_audio_follow_a_job_to_its_end(service: Service) -> None
     events = requests.get(f"{service.url}{job['links']['events']}", timeout=60).text
     assert events.count("event: chunk") == 2
     assert events.rstrip().splitlines()[-2:][0].startswith("event: status")
-    _until(lambda: service.job(job["id"])["status"] == "completed")
+    until(lambda: service.job(job["id"])["status"] == "completed")
     live = requests.get(f"{service.url}{job['links']['audio']}?live=1&format=pcm", timeout=60)
     assert live.content == requests.get(f"{service.url}{job['links']['audio']}?format=pcm", timeout=60).content
 
@@ -124,14 +124,14 @@ def test_a_door_that_is_killed_leaves_the_first_chunk_to_a_worker(service: Servi
     body = {"model": "fake-tts", "input": "The lamp [[delay:2500]] is lit. The sea is calm. Nobody sails."}
     with ThreadPoolExecutor(1) as callers:
         answer = callers.submit(requests.post, f"{service.url}/v1/audio/speech", json=body, timeout=60)
-        _until(lambda: service.backend.stats()["in_flight"] and service.backend.stats()["completed"])
+        until(lambda: service.backend.stats()["in_flight"] and service.backend.stats()["completed"])
         newest = requests.get(f"{service.url}/v1/audio/speech/jobs?limit=1", timeout=30).json()["data"][0]
         assert newest["status"] == "in_progress"
         (door,) = service.processes("ray::ServeReplica:tts:ingress")
         door.kill()
         with pytest.raises(requests.exceptions.RequestException):
             answer.result().raise_for_status()
-    _until(lambda: requests.get(f"{service.url}/readyz", timeout=30).status_code == 200)
+    until(lambda: requests.get(f"{service.url}/readyz", timeout=30).status_code == 200)
     job = service.job(newest["id"], wait=60)
     assert job["status"] == "completed"
     assert "door_lost" in service.log
@@ -145,12 +145,12 @@ def test_what_a_killed_door_held_is_free_long_before_its_time(tmp_path: Path) ->
         body = {"model": "fake-tts", "input": "The lamp [[fault:hang]] is lit."}  # no job: the door's call alone
         url = f"{service.url}/v1/audio/speech"
         held = [callers.submit(requests.post, url, json=body, timeout=60) for _ in range(PLACES)]
-        _until(lambda: service.backend.stats()["in_flight"] == PLACES)
+        until(lambda: service.backend.stats()["in_flight"] == PLACES)
         (door,) = service.processes("ray::ServeReplica:tts:ingress")
         door.kill()
         for answer in held:
             with pytest.raises(requests.exceptions.RequestException):
                 answer.result().raise_for_status()
-        _until(lambda: requests.get(f"{service.url}/readyz", timeout=30).status_code == 200)
+        until(lambda: requests.get(f"{service.url}/readyz", timeout=30).status_code == 200)
         job = service.create("The places are free again.")
         assert service.job(job["id"], wait=30)["status"] == "completed"
