@@ -9,7 +9,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from tests.unit.jobs import NOW_MS, new_job
+from tts_actors.errors import QueueFull
+from tts_actors.models import Backlog, Claim
+from tts_actors.stores import engines, operations
 from tts_actors.stores.engines import SqliteDatabase
+from tts_actors.stores.migrate import migrate
 
 WAIT_SECONDS = 20.0
 
@@ -122,3 +127,54 @@ async def test_a_read_that_fails_is_nobody_elses_trouble(database: SqliteDatabas
     found = await asyncio.gather(database.read(wrong), numbers(database), return_exceptions=True)
     assert isinstance(found[0], sa.exc.OperationalError)
     assert found[1] == []
+
+
+async def test_jobs_in_one_transaction_count_what_was_done_in_it_before_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "TOGETHER_SECONDS", WAIT_SECONDS)
+    url = f"sqlite+aiosqlite:///{tmp_path}/jobs.db"
+    await migrate(url)
+    database, elsewhere = SqliteDatabase(url, WAIT_SECONDS), SqliteDatabase(url, WAIT_SECONDS)
+    seen: list[int] = []
+
+    def admit(backlog: Backlog) -> int:
+        seen.append(backlog.queued)
+        if len(seen) == 3:
+            raise QueueFull("full")
+        return 0
+
+    def make(job_id: str, claim: Claim | None = None) -> Callable[[sa.Connection], Any]:
+        return operations.create_job(new_job(job_id, claim=claim), admit)
+
+    try:
+        answers, transactions = await _behind_a_slow_write(
+            database,
+            [
+                make("claimed", Claim("a", NOW_MS + 1_000)),  # goes straight to work
+                make("one"),
+                make("refused"),
+                make("two"),
+                make("one"),  # is there already
+                make("three"),
+                operations.claim("one", "a", NOW_MS, 1_000, only_due=False),
+                make("four"),
+            ],
+        )
+        await elsewhere.write(operations.claim("two", "a", NOW_MS, 1_000, only_due=False))
+        await database.write(make("five"))
+    finally:
+        await database.close()
+        await elsewhere.close()
+    assert transactions == 1
+    assert [isinstance(answer, Exception) for answer in answers] == [
+        False,
+        False,
+        True,
+        False,
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert seen == [0, 0, 1, 1, 2, 2, 2, 2]

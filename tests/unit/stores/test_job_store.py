@@ -70,6 +70,17 @@ async def test_the_deadline_counts_the_run_and_the_wait_behind_the_backlog(store
     assert job.deadline_at_ms == NOW_MS + 90_000
 
 
+async def test_jobs_made_at_once_count_each_other(store: SqlJobStore) -> None:
+    seen: list[Backlog] = []
+
+    def admit(backlog: Backlog) -> int:
+        seen.append(backlog)
+        return 0
+
+    await asyncio.gather(*(store.create_job(new_job(f"job-{number}"), admit) for number in range(5)))
+    assert sorted(seen, key=lambda backlog: backlog.queued) == [Backlog(n, 60_000 * n) for n in range(5)]
+
+
 async def test_results_and_counts_are_committed_together(store: SqlJobStore) -> None:
     await store.create_job(new_job(), _admit)
     epoch = await _claimed(store)
