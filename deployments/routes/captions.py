@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Request
 from fastapi.responses import JSONResponse, Response
 
-from deployments.routes import Tenant
+from deployments.routes import tenant_of
 from tts_actors.captions import Cue, Sound, caption_cues, caption_entries, srt, vtt
 from tts_actors.job_service import JobService
 from tts_actors.models import SAMPLE_RATE_HZ, JobInput
@@ -32,16 +32,16 @@ def caption_routes(service: JobService) -> APIRouter:
         return Response(body, media_type=media_type)
 
     @router.get("/{job_id}/captions.srt")
-    async def captions_srt(job_id: Job, tenant: Tenant) -> Any:
-        return await written(tenant, job_id, srt, "application/x-subrip; charset=utf-8")
+    async def captions_srt(job_id: Job, request: Request) -> Any:
+        return await written(tenant_of(request), job_id, srt, "application/x-subrip; charset=utf-8")
 
     @router.get("/{job_id}/captions.vtt")
-    async def captions_vtt(job_id: Job, tenant: Tenant) -> Any:
-        return await written(tenant, job_id, vtt, "text/vtt; charset=utf-8")
+    async def captions_vtt(job_id: Job, request: Request) -> Any:
+        return await written(tenant_of(request), job_id, vtt, "text/vtt; charset=utf-8")
 
     @router.get("/{job_id}/captions.json")
-    async def captions_json(job_id: Job, tenant: Tenant) -> Any:
-        job, given, segments = await service.layout_so_far(tenant, job_id)
+    async def captions_json(job_id: Job, request: Request) -> Any:
+        job, given, segments = await service.layout_so_far(tenant_of(request), job_id)
         entries = await _made(given, lambda: caption_entries(given.text, _cues(given, segments)))
         answer = {
             "id": job.id,

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, Response
 
 from deployments.delivery import deliver, deliver_live
 from deployments.events import Place, event_response
-from deployments.routes import Tenant
+from deployments.routes import tenant_of
 from deployments.schemas import JobBody, chunk_answer, job_answer, manifest_answer
 from tts_actors.audio import MEDIA_TYPES, require_format, wav_header
 from tts_actors.backends.gauge import BackendFigures
@@ -63,19 +63,19 @@ def _add_creation(router: APIRouter, service: JobService, figures: Figures) -> N
     @router.post("", status_code=202)
     async def create(
         body: JobBody,
-        tenant: Tenant,
+        request: Request,
         idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
         dry_run: bool = False,
     ) -> Any:
         if dry_run:
             return await _dry_run(service, body, figures)
-        return await _create(service, tenant, body, idempotency_key=idempotency_key)
+        return await _create(service, tenant_of(request), body, idempotency_key=idempotency_key)
 
     @router.put("/{client_id}", status_code=202)
-    async def put(client_id: Job, body: JobBody, tenant: Tenant) -> Any:
+    async def put(client_id: Job, body: JobBody, request: Request) -> Any:
         if not JOB_ID.match(client_id):
             raise InvalidRequest("client_id: 3 to 64 of A-Z a-z 0-9 . _ -", "client_id")
-        return await _create(service, tenant, body, job_id=client_id)
+        return await _create(service, tenant_of(request), body, job_id=client_id)
 
 
 async def _create(
@@ -96,45 +96,45 @@ async def _create(
 def _add_reading(router: APIRouter, service: JobService) -> None:
     @router.get("")
     async def list_jobs(
-        tenant: Tenant,
+        request: Request,
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
         after: Annotated[str | None, Query(max_length=128)] = None,
         status: JobState | None = None,
     ) -> Any:
         if after is not None and not JOB_ID.match(after):
             raise NotFound("no job has the id given as after", "after")
-        jobs = await service.list_jobs(tenant, limit=limit + 1, after=after, state=status)
+        jobs = await service.list_jobs(tenant_of(request), limit=limit + 1, after=after, state=status)
         now_ms = int(time.time() * 1_000)
         data = [job_answer(job, now_ms) for job in jobs[:limit]]
         return JSONResponse({"object": "list", "data": data, "has_more": len(jobs) > limit})
 
     @router.get("/{job_id}")
-    async def get(job_id: Job, tenant: Tenant, wait: Annotated[float, Query(ge=0, le=60)] = 0) -> Any:
-        job = await service.wait(tenant, job_id, wait) if wait else await service.get(tenant, job_id)
-        return _answer(job)
+    async def get(job_id: Job, request: Request, wait: Annotated[float, Query(ge=0, le=60)] = 0) -> Any:
+        tenant = tenant_of(request)
+        return _answer(await service.wait(tenant, job_id, wait) if wait else await service.get(tenant, job_id))
 
     @router.get("/{job_id}/chunks")
-    async def chunks(job_id: Job, tenant: Tenant) -> Any:
-        views = await service.chunks(tenant, job_id)
+    async def chunks(job_id: Job, request: Request) -> Any:
+        views = await service.chunks(tenant_of(request), job_id)
         return JSONResponse({"object": "list", "data": [chunk_answer(view) for view in views]})
 
     @router.get("/{job_id}/chunks/{index}")
-    async def chunk(job_id: Job, index: Index, tenant: Tenant) -> Any:
-        view, _, _ = await service.chunk(tenant, job_id, index)
+    async def chunk(job_id: Job, index: Index, request: Request) -> Any:
+        view, _, _ = await service.chunk(tenant_of(request), job_id, index)
         return JSONResponse(chunk_answer(view))
 
     @router.get("/{job_id}/events")
     async def events(
-        job_id: Job, tenant: Tenant, last_event_id: Annotated[str, Header(max_length=64)] = ""
+        job_id: Job, request: Request, last_event_id: Annotated[str, Header(max_length=64)] = ""
     ) -> Response:
         place = Place(last_event_id)
-        job, given, news = await service.events(tenant, job_id, place.since)
+        job, given, news = await service.events(tenant_of(request), job_id, place.since)
         return event_response(job, given, news, place)
 
     @router.get("/{job_id}/manifest")
-    async def manifest(job_id: Job, tenant: Tenant) -> Any:
-        job, _, segments = await service.layout(tenant, job_id)
-        return JSONResponse(manifest_answer(job, await service.chunks(tenant, job_id), segments))
+    async def manifest(job_id: Job, request: Request) -> Any:
+        job, _, segments = await service.layout(tenant_of(request), job_id)
+        return JSONResponse(manifest_answer(job, await service.chunks(tenant_of(request), job_id), segments))
 
 
 def _add_audio(router: APIRouter, service: JobService) -> None:
@@ -143,7 +143,6 @@ def _add_audio(router: APIRouter, service: JobService) -> None:
     async def audio(
         job_id: Job,
         request: Request,
-        tenant: Tenant,
         format: Format = None,
         gaps: Format = None,
         live: bool = False,
@@ -154,16 +153,16 @@ def _add_audio(router: APIRouter, service: JobService) -> None:
             raise InvalidRequest("gaps: must be silence", "gaps")
         silence = gaps == "silence"
         if live:
-            job, body = await service.live(tenant, job_id, format, silence_for_gaps=silence)
+            job, body = await service.live(tenant_of(request), job_id, format, silence_for_gaps=silence)
             return await deliver_live(request, body, MEDIA_TYPES[format or job.request.response_format], job)
-        job, output = await service.output(tenant, job_id, format, silence_for_gaps=silence)
+        job, output = await service.output(tenant_of(request), job_id, format, silence_for_gaps=silence)
         return await deliver(request, output, f"{job.id}.{format or job.request.response_format}")
 
     @router.get("/{job_id}/chunks/{index}/audio")
-    async def chunk_audio(job_id: Job, index: Index, tenant: Tenant, format: Format = None) -> Any:
+    async def chunk_audio(job_id: Job, index: Index, request: Request, format: Format = None) -> Any:
         if format not in (None, "wav", "pcm"):
             raise InvalidRequest("format: a single chunk comes as wav or pcm", "format")
-        view, _, job = await service.chunk(tenant, job_id, index)
+        view, _, job = await service.chunk(tenant_of(request), job_id, index)
         try:
             pcm = await service.chunk_audio(view, job)
         except NotReady:
@@ -176,16 +175,16 @@ def _add_audio(router: APIRouter, service: JobService) -> None:
 
 def _add_control(router: APIRouter, service: JobService) -> None:
     @router.post("/{job_id}/cancel", status_code=202)
-    async def cancel(job_id: Job, tenant: Tenant) -> Any:
-        return _answer(await service.cancel(tenant, job_id), 202)
+    async def cancel(job_id: Job, request: Request) -> Any:
+        return _answer(await service.cancel(tenant_of(request), job_id), 202)
 
     @router.post("/{job_id}/retry", status_code=202)
-    async def retry(job_id: Job, tenant: Tenant) -> Any:
-        return _answer(await service.retry(tenant, job_id), 202)
+    async def retry(job_id: Job, request: Request) -> Any:
+        return _answer(await service.retry(tenant_of(request), job_id), 202)
 
     @router.delete("/{job_id}", status_code=204)
-    async def delete(job_id: Job, tenant: Tenant) -> Response:
-        await service.delete(tenant, job_id)
+    async def delete(job_id: Job, request: Request) -> Response:
+        await service.delete(tenant_of(request), job_id)
         return Response(status_code=204)
 
 

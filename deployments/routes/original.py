@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse
 
-from deployments.routes import Tenant
+from deployments.routes import tenant_of
 from deployments.schemas import (
     L16,
     ORIGINAL_STATUS,
@@ -44,25 +44,25 @@ def original_routes(service: JobService, single_call: SingleCall) -> APIRouter:
     router = APIRouter(prefix="/api", tags=["original"])
 
     @router.post("/tts-initiate")
-    async def initiate(body: InitiateBody, tenant: Tenant, prefer: Annotated[str, Header()] = "") -> Any:
-        accepted = await service.create(tenant, body.request(), body.text)
+    async def initiate(body: InitiateBody, request: Request, prefer: Annotated[str, Header()] = "") -> Any:
+        accepted = await service.create(tenant_of(request), body.request(), body.text)
         job = accepted.job
         seconds = wait_seconds(prefer)
         if seconds:
-            job = await service.wait(tenant, job.id, seconds)
+            job = await service.wait(tenant_of(request), job.id, seconds)
         headers = {"Preference-Applied": f"wait={seconds:.0f}"} if seconds else {}
         return JSONResponse(initiate_answer(job, accepted.plan), headers=headers)
 
     @router.get("/tts-chunk")
     async def chunk(
-        tenant: Tenant,
+        request: Request,
         job_id: JobId,
         chunk_index: ChunkIndex,
         format: Annotated[str, Query(max_length=16)] = "l16",
     ) -> Any:
         if format not in ("l16", "wav"):
             raise InvalidRequest("format: must be l16 or wav", "format")
-        view, given, job = await service.chunk(tenant, job_id, chunk_index)
+        view, given, job = await service.chunk(tenant_of(request), job_id, chunk_index)
         try:
             pcm = await service.chunk_audio(view, job)
         except NotReady:
@@ -81,13 +81,13 @@ def original_routes(service: JobService, single_call: SingleCall) -> APIRouter:
         )
 
     @router.get("/tts-job")
-    async def retrieve(tenant: Tenant, job_id: JobId) -> Any:
-        job, given = await service.input(tenant, job_id)
-        return JSONResponse(retrieve_answer(job, given, await service.chunks(tenant, job_id)))
+    async def retrieve(request: Request, job_id: JobId) -> Any:
+        job, given = await service.input(tenant_of(request), job_id)
+        return JSONResponse(retrieve_answer(job, given, await service.chunks(tenant_of(request), job_id)))
 
     @router.post("/tts-delete")
-    async def delete(body: DeleteBody, tenant: Tenant) -> Any:
-        await service.delete(tenant, body.jobId)
+    async def delete(body: DeleteBody, request: Request) -> Any:
+        await service.delete(tenant_of(request), body.jobId)
         return JSONResponse({"jobId": body.jobId, "deleted": True})
 
     _add_raw(router, service, single_call)
@@ -96,9 +96,9 @@ def original_routes(service: JobService, single_call: SingleCall) -> APIRouter:
 
 def _add_raw(router: APIRouter, service: JobService, single_call: SingleCall) -> None:
     @router.post("/rawtts")
-    async def raw(body: RawBody, request: Request, tenant: Tenant) -> Any:
+    async def raw(body: RawBody, request: Request) -> Any:
         speech = SpeechRequest(model=body.model, voice=body.voiceId)
-        await service.charge(tenant, len(body.text))
+        await service.charge(tenant_of(request), len(body.text))
         wav, timeout_ms = await single_call.speak(speech, body.text)
         pcm = pcm_of_wav(wav).tobytes()
         return JSONResponse(

@@ -6,17 +6,20 @@ import math
 from collections.abc import AsyncGenerator
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header
+from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, Field, StrictStr
 
 from deployments.delivery import STREAM_HEADERS, begun, job_headers
-from deployments.routes import Tenant
+from deployments.routes import tenant_of
 from deployments.schemas import Name, VoiceBody, require_speech
 from tts_actors.audio import MEDIA_TYPES, require_format
 from tts_actors.backends.catalog import DEFAULT_VOICE
 from tts_actors.models import SpeechRequest
 from tts_actors.speech import SpeechDoor
+
+RETRY_COUNT = "x-stainless-retry-count"
+"""OpenAI's clients say in it how often they have sent this request before."""
 
 CHARACTERS_PER_TOKEN = 4
 """``usage`` counts tokens, backends count nothing: the usual rule of thumb for English."""
@@ -53,18 +56,15 @@ def speech_routes(door: SpeechDoor, prefix: str) -> APIRouter:
     router = APIRouter(prefix=prefix, tags=["speech"], include_in_schema=bool(prefix))
 
     @router.post("/audio/speech")
-    async def speech(
-        body: SpeechBody,
-        tenant: Tenant,
-        x_stainless_retry_count: Annotated[str, Header(max_length=64)] = "0",
-    ) -> Response:
-        request = body.request()
-        spoken = await door.speak(tenant, request, body.input, repeated=x_stainless_retry_count != "0")
+    async def speech(body: SpeechBody, request: Request) -> Response:
+        asked = body.request()
+        repeated = request.headers.get(RETRY_COUNT, "0") != "0"
+        spoken = await door.speak(tenant_of(request), asked, body.input, repeated=repeated)
         audio = await begun(spoken.body)  # no status before the first chunk is in hand
         headers = STREAM_HEADERS | (job_headers(spoken.job) if spoken.job else {})
         if body.stream_format == "sse":
             return StreamingResponse(_events(audio, body.input), headers=headers, media_type="text/event-stream")
-        media_type = MEDIA_TYPES[request.response_format]
+        media_type = MEDIA_TYPES[asked.response_format]
         if spoken.job is None:
             return Response(b"".join([block async for block in audio]), headers=headers, media_type=media_type)
         return StreamingResponse(audio, headers=headers, media_type=media_type)

@@ -8,6 +8,7 @@ from typing import Any
 JOBS = "/v1/audio/speech/jobs"
 INITIATE = "/api/tts-initiate"
 RAW = "/api/rawtts"
+SPEECH = "/v1/audio/speech"
 SUBMITTED = "zanzibar"
 """Part of every submitted text: no answer may repeat it."""
 

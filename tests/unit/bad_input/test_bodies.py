@@ -15,6 +15,7 @@ from tests.unit.bad_input.asking import (
     MAX_BODY_BYTES,
     MAX_CHARACTERS,
     RAW,
+    SPEECH,
     SUBMITTED,
     Answer,
     ask,
@@ -243,6 +244,7 @@ def test_text_beyond_the_bound_is_refused_with_the_bound(url: str, text: str) ->
     for method, path in (("POST", JOBS), ("PUT", f"{JOBS}/new-one"), ("POST", f"{JOBS}?dry_run=true")):
         refused(ask(url, method, path, job_body(input=text)), 413, "limits.max_characters", str(MAX_CHARACTERS))
     refused(ask(url, "POST", INITIATE, initiate_body(text=text)), 413, "limits.max_characters", str(MAX_CHARACTERS))
+    refused(ask(url, "POST", SPEECH, job_body(input=text)), 413, "limits.max_characters", str(MAX_CHARACTERS))
 
 
 def test_text_at_the_bound_is_taken(url: str) -> None:
