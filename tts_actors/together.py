@@ -3,8 +3,12 @@ interpreter) does not depend on how much travels with it.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
+
+GATHER_SECONDS = 0.03
+"""The longest that a call is held back for those who are on their way to it."""
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
@@ -17,6 +21,9 @@ class Together(Generic[Question, Answer]):
     answer that is an exception to the one whose answer it is. Who gives up before the call is not asked for. It may
     answer only the first ones, at least one: the others go first with the next call. A call that takes longer than
     ``patience_seconds`` holds nobody up who comes after it: others are made beside it.
+
+    With ``gather_turns`` no call begins before nobody has come for so many turns of the event loop (some microseconds
+    each if there is nothing else to do), or :data:`GATHER_SECONDS` have passed.
     """
 
     def __init__(
@@ -24,8 +31,10 @@ class Together(Generic[Question, Answer]):
         ask: Callable[[list[Question]], Awaitable[Sequence[Answer | Exception]]],
         *,
         patience_seconds: float | None = None,
+        gather_turns: int = 0,
     ) -> None:
         self._ask = ask
+        self._gather_turns = gather_turns
         self._patience_seconds = patience_seconds
         self._waiting: list[tuple[Question, asyncio.Future[Answer]]] = []
         self._asking: asyncio.Task[None] | None = None
@@ -44,6 +53,7 @@ class Together(Generic[Question, Answer]):
     async def _ask_all(self) -> None:
         try:
             while self._waiting:
+                await self._gather()
                 batch = [(question, future) for question, future in self._waiting if not future.done()]
                 self._waiting = []
                 if self._patience_seconds is None:
@@ -52,6 +62,13 @@ class Together(Generic[Question, Answer]):
                     await self._ask_patiently(batch, self._patience_seconds)
         finally:
             self._asking = None
+
+    async def _gather(self) -> None:
+        quiet, until = 0, time.monotonic() + GATHER_SECONDS
+        while quiet < self._gather_turns and time.monotonic() < until:
+            waiting = len(self._waiting)
+            await asyncio.sleep(0)
+            quiet = quiet + 1 if len(self._waiting) == waiting else 0
 
     async def _ask_patiently(self, batch: list[tuple[Question, asyncio.Future[Answer]]], seconds: float) -> None:
         call = asyncio.create_task(self._ask_batch(batch))

@@ -112,3 +112,29 @@ async def test_who_gives_up_before_the_call_is_not_asked_for() -> None:
     doubler.may_answer.set()
     assert (await tasks[0], await tasks[2]) == (2, 6)
     assert doubler.batches == [[1], [3]]
+
+
+async def test_who_is_on_the_way_goes_with_the_first_call_if_it_gathers() -> None:
+    doubler = _Doubler()
+    doubler.may_answer.set()
+    together = Together(doubler, gather_turns=3)
+
+    async def after(turns: int) -> int:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return await together(turns)
+
+    assert await asyncio.gather(*map(after, (1, 3, 5, 20))) == [2, 6, 10, 40]
+    assert doubler.batches == [[1, 3, 5], [20]]
+
+
+async def test_a_crowd_without_an_end_does_not_hold_the_call_up() -> None:
+    doubler = _Doubler()
+    doubler.may_answer.set()
+    together = Together(doubler, gather_turns=3)
+    tasks = []
+    while not doubler.batches and len(tasks) < 1_000_000:
+        tasks.append(asyncio.create_task(together(len(tasks))))
+        await asyncio.sleep(0)
+    assert 3 < len(doubler.batches[0]) < 1_000_000
+    assert await asyncio.gather(*tasks) == [2 * number for number in range(len(tasks))]

@@ -55,6 +55,11 @@ LONG_READ_SECONDS = 0.02
 TOGETHER_SECONDS = 0.01
 """Reads, or writes, that go together are answered when they have taken so long, and one more; the rest goes next."""
 
+GATHER_TURNS = 8
+"""A write waits so many turns of the event loop for company. Without it the first of several requests has a transaction
+of its own, and the writer fights for the interpreter with those that prepare the next one: 16 clients got 0.8 times the
+jobs accepted a second, and waited 1.25 times as long (99th percentile). With 4 turns half of that is gained."""
+
 
 class Database(Protocol):
     """Runs functions on connections: ``read`` outside a transaction, ``write`` inside one that commits at the end.
@@ -97,7 +102,7 @@ class SqliteDatabase:
         self._reads: Together[_Asked, Any] = Together(self._read_all, patience_seconds=LONG_READ_SECONDS)
         # One writer a process: a second one would only wait for the first, and wait badly (SQLite polls).
         self._writer = ThreadPoolExecutor(1, "sqlite-write")
-        self._writes: Together[_Asked, Any] = Together(self._write_all)
+        self._writes: Together[_Asked, Any] = Together(self._write_all, gather_turns=GATHER_TURNS)
         self._local = threading.local()
         self._connections: list[sa.Connection] = []
 
