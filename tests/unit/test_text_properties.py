@@ -52,15 +52,11 @@ def test_spans_give_back_the_text_character_for_character(
 
 
 @UNTIMED
-@CASES
-@example(text="No. 5 is lit. ", mode=ChunkingMode.SENTENCE, cap=20, language="en")
-def test_a_text_that_fits_is_one_chunk_if_it_is_one_sentence(
-    text: str, mode: ChunkingMode, cap: int, language: str
-) -> None:
-    del mode
-    if len(text) <= cap:
-        spans = split(text, ChunkingMode.SENTENCE, cap, language).spans
-        assert (len(spans) == 1) == (len(sentence_ends(text, language)) == 1)
+@given(text=SPOKEN_TEXTS, language=LANGUAGES)
+@example(text="No. 5 is lit. ", language="en")
+def test_a_text_that_fits_is_one_chunk_if_it_is_one_sentence(text: str, language: str) -> None:
+    spans = split(text, ChunkingMode.SENTENCE, len(text), language).spans
+    assert (len(spans) == 1) == (len(sentence_ends(text, language)) == 1)
 
 
 @UNTIMED

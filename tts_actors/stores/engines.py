@@ -58,7 +58,7 @@ TOGETHER_SECONDS = 0.01
 GATHER_TURNS = 8
 """A write waits so many turns of the event loop for company. Without it the first of several requests has a transaction
 of its own, and the writer fights for the interpreter with those that prepare the next one: 16 clients got 0.8 times the
-jobs accepted a second, and waited 1.25 times as long (99th percentile). With 4 turns half of that is gained."""
+jobs accepted a second, and waited 1.25 times as long (99th percentile). Fewer turns gain less."""
 
 
 class Database(Protocol):
